@@ -1,0 +1,1 @@
+"""MODULE → RECORDS: what a network computes, as frozen, printable records."""
