@@ -72,9 +72,7 @@ class _Recorder(TorchDispatchMode):
         read_storages = {self.tensors[i].storage for i in inputs}
         outputs = tuple(self.value(tensor, "activation") for tensor in written)
         is_view = (
-            bool(outputs)
-            and not name.endswith("_")
-            and all(self.tensors[i].storage in read_storages for i in outputs)
+            bool(outputs) and not name.endswith("_") and all(self.tensors[i].storage in read_storages for i in outputs)
         )
         self.ops.append(OpRecord(name, self.scopes[-1], inputs, outputs, tuple(attrs), is_view))
         return result

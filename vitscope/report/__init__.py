@@ -1,0 +1,1 @@
+"""RECORDS → TEXT: tables for people, CSV and JSON for programs. Never imports torch."""
