@@ -1,0 +1,245 @@
+"""A device: modelled hardware with its facts, fitted coefficients and held-out error, read from YAML and checked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Literal, get_args
+
+from vitscope.errors import UnavailableError, UsageError, nearest
+from vitscope.latency.fields import Fields, read_yaml
+from vitscope.latency.residency import SIGNS, Sign
+from vitscope.latency.runtime import FusionRules, KernelKind, load_runtime
+
+DEVICES = Path(__file__).parent / "devices"
+
+Precision = Literal["float16", "float32", "int8"]
+PRECISION_BYTES: dict[str, int] = {"float32": 4, "float16": 2, "int8": 1}
+Bounds = Literal["sum", "max"]
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """A number known of the hardware, in the unit that its key names, and where it was read."""
+
+    key: str
+    value: float
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Coefficients:
+    """The fitted cost of a kernel, in seconds: see docs/latency.md for the formula.
+
+    `bounds` says whether compute and traffic overlap (`max`) or follow one another (`sum`). Activations of a kernel that
+    reads and writes more than `knee_bytes` leave the chip. `mac_s` is by kernel kind; a kind that is left out costs
+    nothing per MAC.
+    """
+
+    bounds: Bounds
+    floor_s: float
+    kernel_s: float
+    weight_byte_s: float
+    resident_byte_s: float
+    spilled_byte_s: float
+    knee_bytes: float
+    mac_s: tuple[tuple[KernelKind, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ResidencyRule:
+    """How often `sign` may stand in a network that the accelerator runs whole, and what is known of networks beyond."""
+
+    sign: Sign
+    at_most: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Between which values of a quantity the fit has seen networks."""
+
+    key: str
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """What leave-one-family-out said of this fit; `log_sd` are standard deviations of ln(predicted / measured)."""
+
+    interval: float
+    log_halfwidth: float
+    networks: int
+    families: int
+    mape: float
+    within_10: float
+    within_20: float
+    spearman: float
+    pair_log_sd_within: float
+    pair_log_sd_across: float
+
+
+@dataclass(frozen=True)
+class Device:
+    """One (device, runtime, precision, batch): the identity of a predictor, with all that a prediction needs."""
+
+    name: str
+    about: str
+    runtime: str
+    precision: Precision
+    batch: int
+    facts: tuple[Fact, ...]
+    residency: tuple[ResidencyRule, ...]
+    fitted_on: str
+    coefficients: Coefficients
+    ranges: tuple[Range, ...]
+    held_out: HeldOut
+    rules: FusionRules
+
+    def __hash__(self) -> int:  # part of every memo key of a search: hashed once
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash((self.name, self.runtime, self.precision, self.coefficients, self.residency, self.ranges))
+
+    @cached_property
+    def bytes_per_element(self) -> int:
+        return PRECISION_BYTES[self.precision]
+
+    @cached_property
+    def mac_seconds(self) -> dict[str, float]:
+        return dict(self.coefficients.mac_s)
+
+    def fact(self, key: str) -> float | None:
+        """The value of a fact, None when the file does not state it."""
+        return next((fact.value for fact in self.facts if fact.key == key), None)
+
+
+# Facts that a device file may state: the key names the unit.
+FACTS = {
+    "peak_macs_per_s": "multiply-accumulates per second at this precision",
+    "memory_bytes_per_s": "bytes per second of main memory",
+    "on_chip_bytes": "bytes of the accelerator's own memory or the last cache before main memory",
+}
+RANGES = ("weight_bytes", "activation_bytes", "macs", "kernels", "pixels")
+
+
+def list_devices() -> tuple[str, ...]:
+    """Names of the devices that ship with vitscope."""
+    return tuple(sorted(path.stem for path in DEVICES.glob("*.yaml")))
+
+
+def load_device(name_or_path: str | Path) -> Device:
+    """A shipped device by its name, or a user's own by the path of its YAML file.
+
+    Raises UnavailableError for an unknown name, UsageError with one line for a file that cannot be understood.
+    """
+    text = str(name_or_path)
+    if text in list_devices():
+        return _load(DEVICES / f"{text}.yaml", f"devices/{text}.yaml")
+    path = Path(text)
+    if path.suffix in (".yaml", ".yml") or path.is_file():
+        if not path.is_file():
+            raise UsageError(f"{path}: no such device file")
+        return parse_device(read_yaml(path), str(path))
+    known = list_devices()
+    raise UnavailableError(f"unknown device {text!r}{nearest(text, known)}; known: {', '.join(known)}, or a .yaml file")
+
+
+@lru_cache
+def _load(path: Path, where: str) -> Device:
+    return parse_device(read_yaml(path), where)
+
+
+def parse_device(document: object, where: str) -> Device:
+    """A Device from a parsed YAML document; `where` stands at the head of every error."""
+    top = Fields(where, document)
+    facts = []
+    section = top.record("facts")
+    for key in section.names():
+        if key not in FACTS:
+            raise UsageError(
+                f"{where}: unknown fact {key!r}{nearest(key, FACTS)}; facts carry their unit in the key: {', '.join(FACTS)}"
+            )
+        fields = section.record(key)
+        facts.append(Fact(key, fields.number("value", positive=True), fields.text("source")))
+        fields.done()
+    residency = []
+    for fields in top.records("residency"):
+        sign = fields.choice("sign", SIGNS)
+        residency.append(ResidencyRule(sign, fields.integer("at_most"), fields.text("reason")))
+        fields.done()
+    fit = top.record("fit")
+    device = Device(
+        name=top.text("name"),
+        about=top.text("about"),
+        runtime=top.text("runtime"),
+        precision=top.choice("precision", get_args(Precision)),
+        batch=top.integer("batch", minimum=1),
+        facts=tuple(facts),
+        residency=tuple(residency),
+        fitted_on=fit.text("data"),
+        coefficients=_coefficients(fit.record("coefficients")),
+        ranges=_ranges(fit.record("ranges")),
+        held_out=_held_out(fit.record("held_out")),
+        rules=load_runtime(top.text("fusion")),
+    )
+    fit.done()
+    top.done()
+    return device
+
+
+def _coefficients(fields: Fields) -> Coefficients:
+    per_mac = fields.record("mac_s")
+    kinds = get_args(KernelKind)
+    for key in per_mac.names():
+        if key not in kinds:
+            raise UsageError(f"{fields.where}: unknown kernel kind {key!r} in mac_s{nearest(key, kinds)}")
+    values = tuple((key, per_mac.number(key)) for key in per_mac.names())
+    result = Coefficients(
+        bounds=fields.choice("bounds", get_args(Bounds)),
+        floor_s=fields.number("floor_s"),
+        kernel_s=fields.number("kernel_s"),
+        weight_byte_s=fields.number("weight_byte_s"),
+        resident_byte_s=fields.number("resident_byte_s"),
+        spilled_byte_s=fields.number("spilled_byte_s"),
+        knee_bytes=fields.number("knee_bytes"),
+        mac_s=values,  # type: ignore[arg-type]
+    )
+    fields.done()
+    return result
+
+
+def _ranges(fields: Fields) -> tuple[Range, ...]:
+    ranges = []
+    for key in RANGES:
+        part = fields.record(key)
+        low, high = part.number("low"), part.number("high", positive=True)
+        if low > high:
+            raise part.fail("low", f"at most high ({high:g})", low)
+        part.done()
+        ranges.append(Range(key, low, high))
+    fields.done()
+    return tuple(ranges)
+
+
+def _held_out(fields: Fields) -> HeldOut:
+    result = HeldOut(
+        interval=fields.number("interval", positive=True),
+        log_halfwidth=fields.number("log_halfwidth", positive=True),
+        networks=fields.integer("networks", minimum=1),
+        families=fields.integer("families", minimum=1),
+        mape=fields.number("mape"),
+        within_10=fields.number("within_10"),
+        within_20=fields.number("within_20"),
+        spearman=fields.number("spearman", minimum=-1.0),
+        pair_log_sd_within=fields.number("pair_log_sd_within", positive=True),
+        pair_log_sd_across=fields.number("pair_log_sd_across", positive=True),
+    )
+    if result.interval >= 1:
+        raise fields.fail("interval", "below 1, as 0.8", result.interval)
+    fields.done()
+    return result
