@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from vitscope.graph import meta
 from vitscope.graph.record import Graph, OpRecord, Param, Tensor, TensorKind
 
 # Calls that make bookkeeping values and move no data of the network.
@@ -33,6 +34,11 @@ class _Recorder(TorchDispatchMode):
         self._storages: dict[int, int] = {}
         self._keep: list[torch.Tensor] = []  # ids stay unique only while the objects live
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        # Nobody compiles this frame, and the wrapper that guards against it imports torch._dynamo: a second's delay.
+        return False
+
     def value(self, tensor: torch.Tensor, kind: TensorKind) -> int:
         """The index of `tensor` in the graph, adding it when it is new."""
         index = self._index.get(id(tensor))
@@ -48,8 +54,8 @@ class _Recorder(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        result = func(*args, **(kwargs or {}))
         name = func._overloadpacket.__name__
+        result = meta.run(func, name, args, kwargs or {})
         if name in _INVISIBLE:
             # The same value under another object: whoever reads it reads the original.
             if isinstance(result, torch.Tensor) and args and isinstance(args[0], torch.Tensor):

@@ -1,0 +1,144 @@
+"""Convolutional stem, downsampling, inverted residual (MobileNetV2, arXiv 1801.04381) and classifier heads."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from vitscope.blocks.layers import ConvNormAct, DropPath, add_bias, norm_affine
+from vitscope.spec.kinds import convolution as grammar
+from vitscope.spec.shape import FeatureShape
+
+# B batch, C channels, H W space, T = H*W tokens
+
+
+class ConvStem(nn.Sequential):
+    """`depth` convolutions of stride 2 with norm and activation: (B, 3, H, W) → (B, width, H/2^depth, W/2^depth)."""
+
+    def __init__(self, spec: grammar.ConvStem, x: FeatureShape):
+        super().__init__()
+        in_channels = x.channels
+        for i, width in enumerate(spec.widths, start=1):
+            conv = ConvNormAct(
+                in_channels,
+                width,
+                spec.kernel,
+                stride=2,
+                bias=spec.bias,
+                norm=spec.norm,
+                norm_eps=spec.norm_eps,
+                act=spec.act,
+            )
+            self.add_module(f"conv{i}", conv)
+            in_channels = width
+
+
+class ConvDownsample(ConvNormAct):
+    """Strided convolution and norm: (B, C, H, W) → (B, width, H/stride, W/stride)."""
+
+    def __init__(self, spec: grammar.ConvDownsample, x: FeatureShape):
+        super().__init__(
+            x.channels,
+            spec.width,
+            spec.kernel,
+            stride=spec.stride,
+            bias=spec.bias,
+            norm=spec.norm,
+            norm_eps=spec.norm_eps,
+        )
+
+
+class InvertedResidual(nn.Module):
+    """1×1 expand, k×k depthwise, linear 1×1 project (arXiv 1801.04381, Section 3): (B, C, H, W) → (B, width, H', W')."""
+
+    def __init__(self, spec: grammar.InvertedResidual, x: FeatureShape):
+        super().__init__()
+        hidden = int(x.channels * spec.expansion)
+        options = {"bias": spec.bias, "norm": spec.norm, "norm_eps": spec.norm_eps}
+        self.expand = ConvNormAct(x.channels, hidden, act=spec.act, **options) if spec.expansion != 1 else nn.Identity()
+        self.depthwise = ConvNormAct(
+            hidden, hidden, spec.kernel, stride=spec.stride, groups=hidden, act=spec.act, **options
+        )
+        self.project = ConvNormAct(hidden, spec.width, **options)
+        self.drop_path = DropPath()
+        self.has_residual = spec.stride == 1 and spec.width == x.channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.project(self.depthwise(self.expand(x)))
+        return x + self.drop_path(y) if self.has_residual else y
+
+
+class Classifier(nn.Module):
+    """Norm, global average pooling, linear: (B, C, H, W) or (B, T, C) → (B, classes)."""
+
+    def __init__(self, spec: grammar.Classifier, x: FeatureShape):
+        super().__init__()
+        self.tokens = x.tokens
+        self.norm: nn.Module = nn.Identity()
+        if spec.norm == "bn":
+            self.norm = nn.BatchNorm2d(x.channels, eps=spec.norm_eps)
+        elif spec.norm == "ln":
+            self.norm = nn.LayerNorm(x.channels, eps=spec.norm_eps)
+        self.head = nn.Linear(x.channels, spec.classes)
+
+    def pooled(self, x: Tensor) -> Tensor:
+        """The normalised feature averaged over space: (B, C)."""
+        if isinstance(self.norm, nn.LayerNorm) and not self.tokens:
+            x = x.flatten(2).transpose(1, 2)  # (B, T, C)
+        x = self.norm(x)
+        return x.mean(1) if x.dim() == 3 else x.mean((2, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.pooled(x))
+
+    def fuse(self) -> None:
+        """Fold a BatchNorm into the linear layer: pooling between them is an average, which commutes with it."""
+        self._fold_norm(self.head)
+
+    def _fold_norm(self, *heads: nn.Linear) -> None:
+        if isinstance(self.norm, nn.BatchNorm2d):
+            gain, shift = norm_affine(self.norm)
+            for head in heads:
+                if not head.weight.is_meta:
+                    weight = head.weight.double()
+                    add_bias(head, weight @ shift)
+                    head.weight.data = (weight * gain).to(head.weight.dtype)
+            self.norm = nn.Identity()
+
+
+class DistilledClassifier(Classifier):
+    """Two linear layers (DeiT, arXiv 2012.12877, Section 4): their pair while training, their average in eval mode."""
+
+    def __init__(self, spec: grammar.DistilledClassifier, x: FeatureShape):
+        super().__init__(spec, x)
+        self.head_dist: nn.Module = nn.Linear(x.channels, spec.classes)
+
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:  # type: ignore[override]
+        x = self.pooled(x)
+        if isinstance(self.head_dist, nn.Identity):
+            return self.head(x)
+        if self.training:
+            return self.head(x), self.head_dist(x)
+        return (self.head(x) + self.head_dist(x)) / 2
+
+    def fuse(self) -> None:
+        """Fold the norm into both layers, then both layers into one: their average is a linear layer again."""
+        if isinstance(self.head_dist, nn.Linear):
+            self._fold_norm(self.head, self.head_dist)
+            if not self.head.weight.is_meta:
+                self.head.weight.data = (self.head.weight.data + self.head_dist.weight.data) / 2
+                self.head.bias.data = (self.head.bias.data + self.head_dist.bias.data) / 2
+            self.head_dist = nn.Identity()
+
+
+class ConvClassifier(nn.Module):
+    """1×1 convolution, global average pooling, linear (arXiv 1801.04381, Table 2): (B, C, H, W) → (B, classes)."""
+
+    def __init__(self, spec: grammar.ConvClassifier, x: FeatureShape):
+        super().__init__()
+        self.conv = ConvNormAct(
+            x.channels, spec.width, bias=spec.bias, norm=spec.norm, norm_eps=spec.norm_eps, act=spec.act
+        )
+        self.head = nn.Linear(spec.width, spec.classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.conv(x).mean((2, 3)))

@@ -1,0 +1,91 @@
+"""build(spec): an architecture as a plain nn.Module that trains and runs. fuse(model): its train form → deploy form."""
+
+from __future__ import annotations
+
+import copy
+
+from torch import Tensor, nn
+
+from vitscope.blocks import build_block
+from vitscope.blocks.layers import DropPath
+from vitscope.spec.flow import flow
+from vitscope.spec.value import Spec
+
+
+class Stage(nn.Module):
+    """An optional downsampling block, then blocks at one resolution."""
+
+    def __init__(self, downsample: nn.Module | None, blocks: list[nn.Module]):
+        super().__init__()
+        self.downsample = downsample if downsample is not None else nn.Identity()
+        self.blocks = nn.Sequential(*blocks)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.blocks(self.downsample(x))
+
+
+class Model(nn.Module):
+    """Stem, stages and head: (B, C, H, W) of the spec's input size → what the head puts out."""
+
+    def __init__(self, stem: nn.Module, stages: list[nn.Module], head: nn.Module):
+        super().__init__()
+        self.stem = stem
+        self.stages = nn.Sequential(*stages)
+        self.head = head
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.stages(self.stem(x)))
+
+
+def build(spec: Spec) -> Model:
+    """The network of `spec`, in train mode, freshly initialised on torch's default device."""
+    placed = {place.path: place for place in flow(spec)}
+
+    def made(path: str) -> nn.Module:
+        return build_block(placed[path].block, placed[path].in_shape)
+
+    stages: list[nn.Module] = []
+    for i, stage in enumerate(spec.stages):
+        downsample = made(f"stages.{i}.downsample") if stage.downsample is not None else None
+        stages.append(Stage(downsample, [made(f"stages.{i}.blocks.{j}") for j in range(len(stage.blocks))]))
+    model = Model(made("stem"), stages, made("head"))
+    _set_drop_path(model, spec.drop_path_rate)
+    _initialise(model)
+    return model
+
+
+def _set_drop_path(model: Model, rate: float) -> None:
+    """Block k of T drops its residual branches with probability rate·k/(T−1) (EfficientFormerV2 reference schedule)."""
+    blocks = [block for stage in model.stages.children() for block in stage.blocks.children()]  # type: ignore[union-attr]
+    for k, block in enumerate(blocks):
+        for module in block.modules():
+            if isinstance(module, DropPath):
+                module.drop_prob = rate * k / max(1, len(blocks) - 1)
+
+
+def _initialise(model: nn.Module) -> None:
+    """Linear layers: truncated normal of deviation 0.02, zero bias (the references' scheme); the rest as torch does."""
+    for module in model.modules():
+        if isinstance(module, nn.Linear) and not module.weight.is_meta:
+            nn.init.trunc_normal_(module.weight, std=0.02)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+def fuse(model: nn.Module) -> nn.Module:
+    """A copy of `model` in deploy form: norms and layer scales folded, distillation heads merged; outputs unchanged.
+
+    Any module may take part by a method `fuse()` that changes it in place; children are fused before their parents.
+    The copy is in eval mode: BatchNorm folded away cannot be trained.
+    """
+    fused = copy.deepcopy(model).eval()
+    fuse_in_place(fused)
+    return fused
+
+
+def fuse_in_place(module: nn.Module) -> None:
+    """As `fuse`, without the copy: `module` itself is changed. On the meta device no arithmetic is done."""
+    for child in module.children():
+        fuse_in_place(child)
+    if callable(own := getattr(module, "fuse", None)):
+        own()

@@ -1,0 +1,6 @@
+"""TEXT → VALUE: YAML architectures, read with positions, merged, validated, and given shapes. Never imports torch."""
+
+from vitscope.spec.load import load_spec, parse_spec
+from vitscope.spec.value import Spec, Stage
+
+__all__ = ["Spec", "Stage", "load_spec", "parse_spec"]

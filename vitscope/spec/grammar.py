@@ -1,0 +1,71 @@
+"""BlockSpec: the base of every block kind, and the field types that they share.
+
+A kind is one frozen dataclass. It is at once the grammar of its YAML text, the key under which its cost is remembered,
+and the constructor argument of its module. It knows neither its input channels nor a name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import ConfigDict, Field
+
+from vitscope.errors import ShapeError
+from vitscope.spec.shape import FeatureShape
+
+Role = Literal["stem", "downsample", "block", "head"]
+Act = Literal["relu", "relu6", "gelu", "gelu_tanh", "silu", "hardswish", "none"]
+Norm = Literal["bn", "gn", "ln", "none"]
+
+Width = Annotated[int, Field(strict=True, ge=1, le=65536, description="output channels")]
+Classes = Annotated[int, Field(strict=True, ge=1, le=10_000_000, description="classes of the last linear layer")]
+Expansion = Annotated[float, Field(strict=True, gt=0, le=64, description="hidden / input channels")]
+Kernel = Annotated[int, Field(strict=True, ge=1, le=63, description="side of the depthwise or spatial kernel, odd")]
+Stride = Annotated[int, Field(strict=True, ge=1, le=16, description="spatial stride")]
+NumHeads = Annotated[int, Field(strict=True, ge=1, le=256, description="attention heads")]
+HeadDim = Annotated[int, Field(strict=True, ge=1, le=1024, description="channels of query and key per head")]
+ValueRatio = Annotated[float, Field(strict=True, gt=0, le=64, description="value channels / key channels, per head")]
+ActField = Annotated[Act, Field(description="activation")]
+NormField = Annotated[
+    Norm, Field(description="bn: BatchNorm; gn: GroupNorm of one group; ln: LayerNorm over channels; none")
+]
+NormEps = Annotated[float, Field(strict=True, gt=0, lt=1, description="epsilon of the norm")]
+LayerScale = Annotated[
+    float | None,
+    Field(strict=True, ge=0, le=10, description="initial per-channel gain of a residual branch; null for no gain"),
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockSpec:
+    """A block kind with its fields filled in. Subclasses set `kind` and `role` and implement `out_shape`."""
+
+    kind: ClassVar[str]
+    role: ClassVar[Role] = "block"
+    source: ClassVar[str] = ""
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    def out_shape(self, x: FeatureShape) -> FeatureShape:
+        """The feature after this block. Raises ShapeError, with both sides of what does not fit."""
+        raise ShapeError(f"block {self.kind} does not say what it puts out: its class needs out_shape")
+
+
+def need_map(kind: str, x: FeatureShape) -> None:
+    """Refuse tokens where a block needs a map."""
+    if x.tokens:
+        raise ShapeError(f"{kind} needs a feature map, but the block before it puts out tokens")
+
+
+def odd(name: str, value: int) -> None:
+    """Refuse an even kernel: its padding would not be symmetric."""
+    if value % 2 == 0:
+        raise ValueError(f"{name} must be odd, got {value}")
+
+
+def hidden_channels(in_channels: int, expansion: float) -> int:
+    """Channels inside an expansion: int(in · expansion), at least one (EfficientFormerV2 reference rounding)."""
+    hidden = int(in_channels * expansion)
+    if hidden < 1:
+        raise ShapeError(f"expansion {expansion:g} of {in_channels} channels leaves no hidden channel")
+    return hidden

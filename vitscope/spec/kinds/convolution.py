@@ -1,0 +1,155 @@
+"""Grammar of convolutional stems, downsamplers, inverted residuals and heads that many families share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from vitscope.errors import ShapeError
+from vitscope.spec.grammar import (
+    ActField,
+    BlockSpec,
+    Classes,
+    Expansion,
+    Kernel,
+    NormEps,
+    NormField,
+    Role,
+    Stride,
+    Width,
+    hidden_channels,
+    need_map,
+    odd,
+)
+from vitscope.spec.shape import FeatureShape
+
+Bias = Annotated[bool, Field(strict=True, description="bias of the convolutions, also in front of a norm")]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConvStem(BlockSpec):
+    """`depth` strided convolutions, each with norm and activation; widths halve backwards from `width`."""
+
+    kind: ClassVar[str] = "conv_stem"
+    role: ClassVar[Role] = "stem"
+    source: ClassVar[str] = "EfficientFormerV2, arXiv 2212.08059, Section 3; LeViT, arXiv 2104.01136"
+    width: Width
+    depth: Annotated[int, Field(strict=True, ge=1, le=6, description="number of convolutions, each of stride 2")] = 2
+    kernel: Kernel = 3
+    act: ActField = "gelu"
+    norm: NormField = "bn"
+    norm_eps: NormEps = 1e-5
+    bias: Bias = True
+
+    def __post_init__(self) -> None:
+        odd("kernel", self.kernel)
+        if self.width % 2 ** (self.depth - 1):
+            raise ValueError(
+                f"width {self.width} cannot be halved {self.depth - 1} times for a stem of depth {self.depth}"
+            )
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Output channels of each convolution."""
+        return tuple(self.width // 2 ** (self.depth - 1 - i) for i in range(self.depth))
+
+    def out_shape(self, x: FeatureShape) -> FeatureShape:
+        need_map(self.kind, x)
+        for width in self.widths:
+            x = x.strided(width, 2)
+        return x
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConvDownsample(BlockSpec):
+    """A strided convolution and a norm, without activation, between two stages."""
+
+    kind: ClassVar[str] = "conv"
+    role: ClassVar[Role] = "downsample"
+    source: ClassVar[str] = "EfficientFormer, arXiv 2206.01191, Section 3"
+    width: Width
+    stride: Stride = 2
+    kernel: Kernel = 3
+    norm: NormField = "bn"
+    norm_eps: NormEps = 1e-5
+    bias: Bias = True
+
+    def __post_init__(self) -> None:
+        odd("kernel", self.kernel)
+
+    def out_shape(self, x: FeatureShape) -> FeatureShape:
+        need_map(self.kind, x)
+        return x.strided(self.width, self.stride)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InvertedResidual(BlockSpec):
+    """1×1 expand, depthwise k×k, linear 1×1 project; residual when stride is 1 and channels match.
+
+    With `expansion: 1` there is no expanding convolution, as in the first unit of MobileNetV2.
+    """
+
+    kind: ClassVar[str] = "inverted_residual"
+    source: ClassVar[str] = "MobileNetV2, arXiv 1801.04381, Section 3"
+    width: Width
+    expansion: Expansion = 6.0
+    kernel: Kernel = 3
+    stride: Stride = 1
+    act: ActField = "relu6"
+    norm: NormField = "bn"
+    norm_eps: NormEps = 1e-5
+    bias: Bias = False
+
+    def __post_init__(self) -> None:
+        odd("kernel", self.kernel)
+
+    def out_shape(self, x: FeatureShape) -> FeatureShape:
+        need_map(self.kind, x)
+        hidden_channels(x.channels, self.expansion)
+        return x.strided(self.width, self.stride)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Classifier(BlockSpec):
+    """Norm, global average pooling, one linear layer."""
+
+    kind: ClassVar[str] = "classifier"
+    role: ClassVar[Role] = "head"
+    source: ClassVar[str] = "the plain ImageNet head"
+    classes: Classes = 1000
+    norm: Annotated[Literal["bn", "ln", "none"], Field(description="norm before pooling; ln over channels")] = "bn"
+    norm_eps: NormEps = 1e-5
+
+    def out_shape(self, x: FeatureShape) -> FeatureShape:
+        if x.tokens and self.norm == "bn":
+            raise ShapeError(f"{self.kind} with norm bn needs a feature map, but tokens arrive: use norm: ln")
+        return FeatureShape(self.classes, 1, 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DistilledClassifier(Classifier):
+    """Norm, global average pooling, two linear layers: one for labels, one for a teacher; averaged in eval mode."""
+
+    kind: ClassVar[str] = "distilled_classifier"
+    source: ClassVar[str] = "DeiT, arXiv 2012.12877; EfficientFormerV2, arXiv 2212.08059"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConvClassifier(BlockSpec):
+    """1×1 convolution with norm and activation to `width` channels, global average pooling, one linear layer."""
+
+    kind: ClassVar[str] = "conv_classifier"
+    role: ClassVar[Role] = "head"
+    source: ClassVar[str] = "MobileNetV2, arXiv 1801.04381, Table 2"
+    width: Width
+    classes: Classes = 1000
+    act: ActField = "relu6"
+    norm: NormField = "bn"
+    norm_eps: NormEps = 1e-5
+    bias: Bias = False
+
+    def out_shape(self, x: FeatureShape) -> FeatureShape:
+        need_map(self.kind, x)
+        return FeatureShape(self.classes, 1, 1)
