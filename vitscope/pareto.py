@@ -112,10 +112,10 @@ class FrontData:
 
     @property
     def families(self) -> tuple[tuple[str, tuple[int, ...]], ...]:
-        """Each family and its points in order of x; the largest family first."""
+        """Each family and its points in order of x; the largest first. `other` and `other (timm)` hold what has no family."""
         members: dict[str, list[int]] = {}
         for i, point in enumerate(self.points):
-            if point.family:
+            if point.family and point.family.casefold().split()[0] != "other":
                 members.setdefault(point.family, []).append(i)
         return tuple(
             sorted(((name, tuple(m)) for name, m in members.items()), key=lambda item: (-len(item[1]), item[0]))

@@ -183,7 +183,7 @@ def pareto(
         if path.suffix.lower() in _FIGURES:
             from vitscope.plot.front import FORMS, draw
 
-            figure = next(known for known in FORMS if f".{known}" == path.suffix.lower())
+            figure = FORMS[path.suffix.lower()]
             drawing = draw(data, figure, log_x=log_x, title=title, labels=labels.value, join=join.value)
             contents[path] = drawing.content
             for note in drawing.notes:

@@ -25,7 +25,7 @@ Form = Literal["svg", "png", "pdf"]
 Labels = Literal["auto", "all", "front", "none"]
 Join = Literal["x", "rows", "none"]
 
-FORMS: tuple[Form, ...] = ("svg", "png", "pdf")
+FORMS: dict[str, Form] = {".svg": "svg", ".png": "png", ".pdf": "pdf"}
 _LARGEST, _SMALLEST = 21.0, 8.0  # points: bounds of the largest bubble's radius, and of the smallest one's
 _MOST_FAMILIES = 12  # more styles than this no reader keeps apart
 _MOST_LABELS = 45  # `auto` labels only the front beyond this
@@ -333,8 +333,11 @@ class _Canvas:
             line = Line2D([x0, x1], [y0, y1], transform=points, color=FAINT, linewidth=0.7, zorder=4.5)
             line.set_clip_on(False)
             axes.add_artist(line)
+        # A halo keeps a text on lines readable, but writes out every glyph; a plain white ground hides the grid as well.
+        halo: dict[str, Any] = {"path_effects": [withStroke(linewidth=2.2, foreground="white")]}
+        ground: dict[str, Any] = {"bbox": {"facecolor": "white", "edgecolor": "none", "pad": 0.6}}
         axes.text(
             place.x / 72, place.y / 72, text, transform=points, fontsize=FONT, fontweight="bold" if strong else "normal",
             color=colour, ha="left", va="bottom", zorder=8, parse_math=False, clip_on=False,
-            path_effects=[withStroke(linewidth=2.2, foreground="white")],
+            **(halo if place.busy else ground),
         )  # fmt: skip

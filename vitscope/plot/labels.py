@@ -38,11 +38,12 @@ class Disc:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """The lower left corner of a label, and its leader when it stands away from its point (x0, y0, x1, y1)."""
+    """The lower left corner of a label, its leader (x0, y0, x1, y1) when it stands away, and whether it lies on something."""
 
     x: float
     y: float
     leader: tuple[float, float, float, float] | None
+    busy: bool
 
 
 _ANGLES = 24
@@ -98,6 +99,7 @@ def place_labels(
     for k in range(0, len(samples), 256):  # in pieces: labels x candidates x samples would be large
         chunk = samples[k : k + 256]
         cost += _LINE * _inside(chunk[None, None, :, :], wide[:, :, None, :]).sum(axis=2)
+    busy = cost > distance + turn + 1e-9
     reach = np.linspace(0.15, 1.0, _SAMPLES)[:, None]
     paths = leaders[..., None, 0:2] * (1 - reach) + leaders[..., None, 2:4] * reach  # label, candidate, sample, xy
     edges: dict[tuple[float, float], float] = {}
@@ -118,10 +120,10 @@ def place_labels(
     boxes, leaders, paths = (
         np.take_along_axis(a, best.reshape(*best.shape, *[1] * (a.ndim - 2)), 1) for a in (boxes, leaders, paths)
     )
-    cost, distance = np.take_along_axis(cost, best, 1), np.take_along_axis(distance, best, 1)
+    cost, busy = np.take_along_axis(cost, best, 1), np.take_along_axis(busy, best, 1)
     led = np.hypot(leaders[..., 2] - leaders[..., 0], leaders[..., 3] - leaders[..., 1]) > _LEADER_GAP
     chosen = _settle(cost, _pair_costs(boxes, paths, led))
-    return _places(labels, boxes, leaders, chosen, bounds)
+    return _places(labels, boxes, leaders, busy, chosen, bounds)
 
 
 def _candidates(labels: Sequence[Label]) -> tuple[Array, Array, Array, Array]:
@@ -209,6 +211,7 @@ def _places(
     labels: Sequence[Label],
     boxes: Array,
     leaders: Array,
+    busy: NDArray[np.bool_],
     chosen: Sequence[int],
     bounds: tuple[float, float, float, float],
 ) -> list[Place | None]:
@@ -226,7 +229,8 @@ def _places(
         x0, y0, x1, y1 = (float(v) for v in leaders[i, chosen[i]])
         radius = min(r for x, y, r in labels[i].anchors if abs(x - x0) + abs(y - y0) < 1e-6)
         away = float(np.hypot(x1 - x0, y1 - y0)) - radius
-        places[i] = Place(float(box[0]), float(box[1]), (x0, y0, x1, y1) if away > _LEADER_GAP else None)
+        leader = (x0, y0, x1, y1) if away > _LEADER_GAP else None
+        places[i] = Place(float(box[0]), float(box[1]), leader, bool(busy[i, chosen[i]]))
     return places
 
 
