@@ -9,14 +9,15 @@ from typing import Literal, get_args
 
 from vitscope.errors import UnavailableError, UsageError, nearest
 from vitscope.latency.fields import Fields, read_yaml
-from vitscope.latency.residency import SIGNS, Sign
-from vitscope.latency.runtime import FusionRules, KernelKind, load_runtime
+from vitscope.latency.residency import SIGNS, ResidencyRule
+from vitscope.latency.runtime import FusionRules, load_runtime
 
 DEVICES = Path(__file__).parent / "devices"
 
 Precision = Literal["float16", "float32", "int8"]
 PRECISION_BYTES: dict[str, int] = {"float32": 4, "float16": 2, "int8": 1}
-Bounds = Literal["sum", "max"]
+Overlap = Literal["none", "kernel", "network"]
+Spill = Literal["kernel", "operand"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,30 +31,24 @@ class Fact:
 
 @dataclass(frozen=True, slots=True)
 class Coefficients:
-    """The fitted cost of a kernel, in seconds: see docs/latency.md for the formula.
+    """The fitted costs in seconds: the formula is in docs/latency.md.
 
-    `bounds` says whether compute and traffic overlap (`max`) or follow one another (`sum`). Activations of a kernel that
-    reads and writes more than `knee_bytes` leave the chip. `mac_s` is by kernel kind; a kind that is left out costs
-    nothing per MAC.
+    `overlap` says whether compute and traffic hide behind one another: never, within a kernel, or over the whole network.
+    `spill` says what is held against `knee_bytes` to decide whether activations leave the chip: all that a kernel reads
+    and writes, or its reads and its writes each. `tap_s` is per output element and kernel position, whatever the number of
+    channels: the price of few channels.
     """
 
-    bounds: Bounds
+    overlap: Overlap
+    spill: Spill
+    knee_bytes: float
     floor_s: float
     kernel_s: float
     weight_byte_s: float
-    resident_byte_s: float
     spilled_byte_s: float
-    knee_bytes: float
-    mac_s: tuple[tuple[KernelKind, float], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class ResidencyRule:
-    """How often `sign` may stand in a network that the accelerator runs whole, and what is known of networks beyond."""
-
-    sign: Sign
-    at_most: int
-    reason: str
+    resident_byte_s: float
+    mac_s: float
+    tap_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,19 +61,37 @@ class Range:
 
 
 @dataclass(frozen=True, slots=True)
-class HeldOut:
-    """What leave-one-family-out said of this fit; `log_sd` are standard deviations of ln(predicted / measured)."""
+class Band:
+    """The held-out error of networks of up to `pixels` input pixels, from leave-one-family-out.
 
-    interval: float
-    log_halfwidth: float
+    `log_halfwidth` is the half width of the interval in ln(measured / predicted).
+    """
+
+    pixels: int
     networks: int
     families: int
+    log_halfwidth: float
     mape: float
     within_10: float
     within_20: float
     spearman: float
-    pair_log_sd_within: float
-    pair_log_sd_across: float
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """What leave-one-family-out said of this fit.
+
+    `interval` is the nominal share of networks inside the interval. `difference` is the half width of the interval of a
+    difference, as a share of the seconds that two networks do not have in common.
+    """
+
+    interval: float
+    difference: float
+    bands: tuple[Band, ...]
+
+    def band(self, pixels: int) -> Band:
+        """The band of a network, the last one for inputs larger than any."""
+        return next((band for band in self.bands if pixels <= band.pixels), self.bands[-1])
 
 
 @dataclass(frozen=True)
@@ -108,10 +121,6 @@ class Device:
     @cached_property
     def bytes_per_element(self) -> int:
         return PRECISION_BYTES[self.precision]
-
-    @cached_property
-    def mac_seconds(self) -> dict[str, float]:
-        return dict(self.coefficients.mac_s)
 
     def fact(self, key: str) -> float | None:
         """The value of a fact, None when the file does not state it."""
@@ -193,21 +202,17 @@ def parse_device(document: object, where: str) -> Device:
 
 
 def _coefficients(fields: Fields) -> Coefficients:
-    per_mac = fields.record("mac_s")
-    kinds = get_args(KernelKind)
-    for key in per_mac.names():
-        if key not in kinds:
-            raise UsageError(f"{fields.where}: unknown kernel kind {key!r} in mac_s{nearest(key, kinds)}")
-    values = tuple((key, per_mac.number(key)) for key in per_mac.names())
     result = Coefficients(
-        bounds=fields.choice("bounds", get_args(Bounds)),
+        overlap=fields.choice("overlap", get_args(Overlap)),
+        spill=fields.choice("spill", get_args(Spill)),
+        knee_bytes=fields.number("knee_bytes"),
         floor_s=fields.number("floor_s"),
         kernel_s=fields.number("kernel_s"),
         weight_byte_s=fields.number("weight_byte_s"),
-        resident_byte_s=fields.number("resident_byte_s"),
         spilled_byte_s=fields.number("spilled_byte_s"),
-        knee_bytes=fields.number("knee_bytes"),
-        mac_s=values,  # type: ignore[arg-type]
+        resident_byte_s=fields.number("resident_byte_s"),
+        mac_s=fields.number("mac_s"),
+        tap_s=fields.number("tap_s"),
     )
     fields.done()
     return result
@@ -227,19 +232,27 @@ def _ranges(fields: Fields) -> tuple[Range, ...]:
 
 
 def _held_out(fields: Fields) -> HeldOut:
-    result = HeldOut(
-        interval=fields.number("interval", positive=True),
-        log_halfwidth=fields.number("log_halfwidth", positive=True),
+    interval = fields.number("interval", positive=True)
+    if interval >= 1:
+        raise fields.fail("interval", "below 1, as 0.8", interval)
+    bands = tuple(_band(part) for part in fields.records("bands"))
+    if not bands or [b.pixels for b in bands] != sorted({b.pixels for b in bands}):
+        raise fields.fail("bands", "a list with growing pixels", [b.pixels for b in bands])
+    result = HeldOut(interval, fields.number("difference", positive=True), bands)
+    fields.done()
+    return result
+
+
+def _band(fields: Fields) -> Band:
+    result = Band(
+        pixels=fields.integer("pixels", minimum=1),
         networks=fields.integer("networks", minimum=1),
         families=fields.integer("families", minimum=1),
+        log_halfwidth=fields.number("log_halfwidth", positive=True),
         mape=fields.number("mape"),
         within_10=fields.number("within_10"),
         within_20=fields.number("within_20"),
         spearman=fields.number("spearman", minimum=-1.0),
-        pair_log_sd_within=fields.number("pair_log_sd_within", positive=True),
-        pair_log_sd_across=fields.number("pair_log_sd_across", positive=True),
     )
-    if result.interval >= 1:
-        raise fields.fail("interval", "below 1, as 0.8", result.interval)
     fields.done()
     return result

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from math import prod
 
 from vitscope.cost.ops import base_name, macs, op_class, weight_of
-from vitscope.graph.record import Graph, OpRecord, Shape
+from vitscope.graph.record import Graph, OpRecord
 from vitscope.latency.runtime import Fusable, FusionRules, How, KernelKind
 
 # Casts disappear: every value of a deployed program has the one precision of the device file.
@@ -20,7 +20,8 @@ class Kernel:
     """One launch of a runtime. Counts are of elements, so that the precision of the device sets the bytes.
 
     `reads` and `writes` are activations, each distinct value once; `weights` are constants, biases included. `ops` are
-    the aten operations it holds, in order; `scope` is the module of the first; `out_shape` is what it writes.
+    the aten operations it holds, in order; `scope` is the module of the first. `depth` is over how many channels a
+    convolution or product sums: channels per group, the inner dimension of a matmul, 1 for all else.
     """
 
     kind: KernelKind
@@ -29,7 +30,7 @@ class Kernel:
     reads: int
     weights: int
     writes: int
-    out_shape: Shape
+    depth: int
     ops: tuple[str, ...]
 
 
@@ -83,7 +84,7 @@ class _Node:
     weights: int
     write: int
     writes: int
-    out_shape: Shape
+    depth: int = 1
     channels: int = 1  # constants of at most this many elements fold into its weights
     has_bias: bool = False
 
@@ -123,7 +124,7 @@ class _Draft:
     def kernel(self) -> Kernel:
         n = self.node
         total = sum(self.reads.values())
-        return Kernel(n.kind, n.scope, n.macs, total, self.weights, self.writes, n.out_shape, tuple(self.ops))
+        return Kernel(n.kind, n.scope, n.macs, total, self.weights, self.writes, n.depth, tuple(self.ops))
 
 
 def _host(
@@ -211,12 +212,11 @@ class _Renamer:
                 for tensor in op.outputs[1:]:
                     if self._value[tensor] == extra:
                         self._value[tensor] = written[0]
-            out = graph.tensors[op.outputs[0]]
             writes = sum(graph.tensors[i].numel for i in op.outputs)
             channels, has_bias = _channels(graph, op)
             yield _Node(
                 base_name(op), op.scope, _kind(graph, op), _joins(graph, op), macs(graph, op) or 0, reads, weights,
-                written[0], writes, out.shape, channels, has_bias,
+                written[0], writes, _depth(graph, op), channels, has_bias,
             )  # fmt: skip
 
     def _attention(self, op: OpRecord) -> Iterator[_Node]:
@@ -227,17 +227,16 @@ class _Renamer:
         scores, rows = prod(batch) * t * s, prod(batch) * t
         values = [self.value(i) for i in op.inputs[:3]]
         first, second = self._fresh(), self._fresh()
-        shape = (*batch, t, s)
         reads = {values[0]: q.numel, values[1]: k.numel}
         for mask in op.inputs[3:]:
             if mask not in self.graph.constants:
                 reads[self.value(mask)] = self.graph.tensors[mask].numel
         table = sum(self.graph.tensors[i].numel for i in op.inputs[3:] if i in self.graph.constants)
-        yield _Node("matmul", op.scope, "matmul", (), scores * d, reads, table, first, scores, shape)
-        yield _Node("softmax", op.scope, "softmax", (), 0, {first: scores}, 0, second, scores, shape)
+        yield _Node("matmul", op.scope, "matmul", (), scores * d, reads, table, first, scores, d)
+        yield _Node("softmax", op.scope, "softmax", (), 0, {first: scores}, 0, second, scores)
         out = self._assign(op.outputs[0])
         reads = {second: scores, values[2]: v.numel}
-        yield _Node("matmul", op.scope, "matmul", (), scores * e, reads, 0, out, rows * e, (*batch, t, e))
+        yield _Node("matmul", op.scope, "matmul", (), scores * e, reads, 0, out, rows * e, s)
 
 
 def _kind(graph: Graph, op: OpRecord) -> KernelKind:
@@ -264,11 +263,18 @@ def _channels(graph: Graph, op: OpRecord) -> tuple[int, bool]:
     return graph.tensors[op.outputs[0]].shape[-1], base_name(op) in ("addmm", "baddbmm")
 
 
+def _depth(graph: Graph, op: OpRecord) -> int:
+    kind = op_class(graph, op)
+    if kind == "conv":
+        return graph.tensors[op.inputs[1]].shape[0 if op.attr("transposed") else 1]
+    return graph.tensors[op.inputs[-1]].shape[-2] if kind in ("linear", "matmul") else 1
+
+
 def _joins(graph: Graph, op: OpRecord) -> tuple[Fusable, ...]:
     """What `op` may be to a fusion rule."""
     name, kind = base_name(op), op_class(graph, op)
     if kind == "activation":
-        return ("activation",)
+        return ("silu",) if name == "silu" else ("activation",)
     if name in ("native_batch_norm", "_native_batch_norm_legit_no_training"):
         return ("batch_norm",)
     if name in ("constant_pad_nd", "pad"):

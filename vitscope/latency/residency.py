@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal, get_args
 
@@ -13,6 +15,16 @@ Sign = Literal[
     "token_norm_return", "unknown_op",
 ]  # fmt: skip
 SIGNS: tuple[Sign, ...] = get_args(Sign)
+
+
+@dataclass(frozen=True, slots=True)
+class ResidencyRule:
+    """How often `sign` may stand in a network that the accelerator runs whole, and what is known of networks beyond."""
+
+    sign: Sign
+    at_most: int
+    reason: str
+
 
 LARGE_KERNEL = 13  # convolutions with a wider kernel leave the Neural Engine (hollance, ANEForge)
 LARGE_POOL = 13
@@ -45,7 +57,13 @@ def signs(graph: Graph) -> tuple[tuple[int, ...], str, str]:
     return tuple(counts.values()), layout[:1], layout[-1:]
 
 
-def total_signs(graphs: tuple[Graph, ...] | list[Graph]) -> dict[Sign, int]:
+def first_broken(rules: Sequence[ResidencyRule], graphs: Sequence[Graph]) -> ResidencyRule | None:
+    """The first of `rules` that the network of consecutive segments `graphs` breaks, None when it runs whole."""
+    found = total_signs(graphs)
+    return next((rule for rule in rules if found[rule.sign] > rule.at_most), None)
+
+
+def total_signs(graphs: Sequence[Graph]) -> dict[Sign, int]:
     """The signs of consecutive segments of one network."""
     totals = [0] * len(SIGNS)
     returns = SIGNS.index("token_norm_return")

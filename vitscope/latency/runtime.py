@@ -13,7 +13,7 @@ from vitscope.latency.fields import Fields, read_yaml
 RUNTIMES = Path(__file__).parent / "runtimes"
 
 # What an operation is to a fusion rule; `fusable_kind` in kernels.py says which of them a recorded operation is.
-Fusable = Literal["batch_norm", "scale", "bias", "activation", "elementwise", "pad", "copy"]
+Fusable = Literal["batch_norm", "scale", "bias", "activation", "silu", "elementwise", "pad", "copy"]
 How = Literal["fold", "fuse"]
 
 KernelKind = Literal[
