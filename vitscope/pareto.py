@@ -194,15 +194,15 @@ def front_data(
     measured = [(x_axis, x_columns), (y_axis, y_columns), *further]
     size_word = size or next((w for w in DEFAULT_SIZE if any(look_up(t, w) for t in tables)), None)
     size_axis, size_columns = _size_axis(tables, size_word, explicit=size is not None)
-    label_word = _word(tables, label, DEFAULT_LABEL, "--label")
-    known = _sizes_by_label(tables, size_columns, label_word) if fill_size else {}
+    label_columns = [find_column(table, _word([table], label, DEFAULT_LABEL, "--label"), "--label") for table in tables]
+    known = _sizes_by_label(tables, size_columns, label_columns) if fill_size else {}
 
     points: list[Point] = []
     omitted: list[Omitted] = []
     devices: list[str] = []
     filled = 0
     for t, table in enumerate(chosen):
-        labels = _texts(table, find_column(table, label_word, "--label"))
+        labels = _texts(table, label_columns[t])
         names = [label or row.source for label, row in zip(labels, table.rows, strict=True)]
         families = _texts(table, find_column(table, family, "--family") if family else look_up(table, "family"))
         at = look_up_exactly(table, "device")
@@ -325,14 +325,15 @@ def _nothing(x: Axis, y: Axis, omitted: Sequence[Omitted]) -> str:
     return f"no row has both {x.columns[0]} and {y.columns[0]} ({len(omitted)} rows: {counts})"
 
 
-def _sizes_by_label(tables: Sequence[ResultTable], columns: Sequence[Column | None], label: str) -> dict[str, float]:
+def _sizes_by_label(
+    tables: Sequence[ResultTable], columns: Sequence[Column | None], labels: Sequence[Column]
+) -> dict[str, float]:
     """The median size of every label over all rows, those that filters hide included."""
     found: dict[str, list[float]] = {}
-    for table, column in zip(tables, columns, strict=True):
+    for table, column, label in zip(tables, columns, labels, strict=True):
         if column is None:
             continue
-        names = _texts(table, find_column(table, label, "--label"))
-        for name, value in zip(names, numbers(table, column), strict=True):
+        for name, value in zip(_texts(table, label), numbers(table, column), strict=True):
             if value is not None and _drawable(value):
                 found.setdefault(name, []).append(value)
     return {name: median(values) for name, values in found.items()}

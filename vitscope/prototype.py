@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from vitscope.errors import UsageError, nearest
 from vitscope.pareto import Axis, FrontData, Omitted, Prototype, Verdict, costs, dominates, dominators, signed
@@ -31,8 +30,9 @@ def prototype_point(model: str, device: str | None) -> Candidate:
     """Profile `model` and keep what a front needs. The only place that knows what a profile looks like."""
     from vitscope.profile import profile
 
-    result: Any = profile(model, devices=(device,) if device else ())
+    result = profile(model, devices=(device,) if device else (), by="stage")
     prediction = next(iter(result.predictions), None)
+    top1 = result.reported.top1 if result.reported else None
     return Candidate(
         model=model,
         label=result.name,
@@ -41,8 +41,8 @@ def prototype_point(model: str, device: str | None) -> Candidate:
         latency_s=prediction.latency_s if prediction else None,
         low_s=prediction.low_s if prediction else None,
         high_s=prediction.high_s if prediction else None,
-        status=prediction.status if prediction else "no prediction",
-        top1=getattr(result.reported, "top1", None),
+        status=": ".join(filter(None, (prediction.status, prediction.reason))) if prediction else "not predicted",
+        top1=top1.value if top1 else None,
     )
 
 
@@ -77,7 +77,7 @@ def place(data: FrontData, candidates: Sequence[Candidate], given_y: Mapping[str
     prototypes, omitted = [], list(data.omitted)
     for candidate in candidates:
         if data.x.key == "latency_s" and candidate.latency_s is None:
-            reason = f"no latency_s: {candidate.status}" + (f" on {candidate.device}" if candidate.device else "")
+            reason = f"no latency_s on {candidate.device}: {candidate.status}"
             omitted.append(Omitted(f"{candidate.label} (predicted)", "", reason, candidate.model))
         else:
             prototypes.append(_judged(data, candidate, given_y))

@@ -130,7 +130,8 @@ def pareto(
 
     Without --x and --y: latency and top-1 accuracy. The table goes to stdout, with what dominates each model.
 
-    vitscope pareto published --device "iPhone 12" --duplicates best -o front.svg
+    \b
+    vitscope pareto published --device iphone12 --duplicates best -o front.svg
     """
     import sys
 

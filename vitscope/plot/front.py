@@ -325,7 +325,6 @@ class _Canvas:
 
     def _write(self, axes: Axes, text: str, strong: bool, colour: str, place: Place) -> None:
         from matplotlib.lines import Line2D
-        from matplotlib.patheffects import withStroke
 
         points = self.figure.dpi_scale_trans
         if place.leader is not None:
@@ -333,11 +332,15 @@ class _Canvas:
             line = Line2D([x0, x1], [y0, y1], transform=points, color=FAINT, linewidth=0.7, zorder=4.5)
             line.set_clip_on(False)
             axes.add_artist(line)
-        # A halo keeps a text on lines readable, but writes out every glyph; a plain white ground hides the grid as well.
-        halo: dict[str, Any] = {"path_effects": [withStroke(linewidth=2.2, foreground="white")]}
-        ground: dict[str, Any] = {"bbox": {"facecolor": "white", "edgecolor": "none", "pad": 0.6}}
+        # The ground dims what a text lies on, and hides the grid behind it. (A halo would turn the text into bare outlines.)
+        ground: dict[str, Any] = {
+            "facecolor": "white",
+            "edgecolor": "none",
+            "pad": 0.6,
+            "alpha": 0.75 if place.busy else 1.0,
+        }
         axes.text(
             place.x / 72, place.y / 72, text, transform=points, fontsize=FONT, fontweight="bold" if strong else "normal",
             color=colour, ha="left", va="bottom", zorder=8, parse_math=False, clip_on=False,
-            **(halo if place.busy else ground),
+            bbox=ground,
         )  # fmt: skip

@@ -57,9 +57,11 @@ def limits(spans: Sequence[tuple[float, float]], length: float, log: bool) -> tu
             break
     if log:
         return 10**low, 10**high
-    # From zero where zero is near: nothing is lost, lengths compare, and the fastest models get room for their names.
     nearest = min(v for v, _ in placed)
-    return (0.0 if 0 <= nearest < _NEAR_ZERO * high else low), high
+    if low >= 0 and nearest < _NEAR_ZERO * high:
+        # Nothing is lost by beginning at zero, lengths compare, and the fastest models get room for their names.
+        return 0.0, max(v / (1 - margin / length) for v, margin in placed)
+    return low, high
 
 
 def log_ticks(low: float, high: float) -> list[float]:

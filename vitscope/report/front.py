@@ -50,7 +50,7 @@ def front_table(data: FrontData) -> Table:
         )
     for row in data.omitted:
         blank = [units.UNKNOWN] * len(axes)
-        rows.append(Row((row.label, row.family, *blank, f"left out: {row.reason}", ""), style="dim"))
+        rows.append(Row((row.label, row.family, *blank, "left out", f"({row.reason})"), style="dim"))
     notes = (*(prototype_note(data, prototype) for prototype in data.prototypes), *data.notes)
     where = f" on {data.device}" if data.device else ""
     title = f"{data.x.title}{where} against {data.y.title}: {len(data.front)} of {len(data.points)} on the front"
