@@ -209,7 +209,7 @@ def profile_of(latency_s, top1):
         ),
         (0.0015, None, [], "on the front with ImageNet top-1 accuracy above 70.0 (a)"),
         (0.0015, None, ["--add-y", "mine=65"], "dominated over its whole interval"),
-        (None, 72.0, [], "left out     (no latency_s on iphone12: not calibrated)"),
+        (None, 72.0, [], "left out  (no latency_s on iphone12: not calibrated)"),
     ],
 )
 def test_a_prototype_among_published_models(results, monkeypatch, latency_s, top1, extra, expected):

@@ -191,6 +191,9 @@ def pareto(
                 print(f"{path}: {note}", file=sys.stderr)
         else:
             contents[path] = _table_text(data, path.suffix.lower()[1:])
+    for path, content in contents.items():  # before the table, whose reader may have gone (`| head`)
+        write_file(path, content, force)
+        print(f"wrote {path}", file=sys.stderr)
     if form is Format.json:
         sys.stdout.write(front_json(data))
     elif form is Format.csv:
@@ -199,10 +202,6 @@ def pareto(
             print(note, file=sys.stderr)
     else:
         show(front_table(data), form.value)
-    sys.stdout.flush()
-    for path, content in contents.items():
-        write_file(path, content, force)
-        print(f"wrote {path}", file=sys.stderr)
 
 
 def _check_suffix(path: Path) -> None:
