@@ -59,6 +59,13 @@ def milliseconds(value: float | None) -> str:
     return UNKNOWN if value is None else f"{significant(value * 1e3)} ms"
 
 
+def fixed_milliseconds(value: float | None) -> str:
+    """Milliseconds with three decimals, so that a column lines up: `0.029 ms`; what rounds to nothing is `<0.001 ms`."""
+    if value is None:
+        return UNKNOWN
+    return "<0.001 ms" if 0 < value < 0.5e-6 else f"{value * 1e3:.3f} ms"
+
+
 def ratio(value: float | None) -> str:
     """A relative change with its sign: `+3.2%`, `-41%`, `0%`."""
     if value is None:
@@ -70,8 +77,10 @@ def ratio(value: float | None) -> str:
 
 
 def percent(value: float | None) -> str:
-    """A share: `34%`, `0.4%`, `–`."""
-    return UNKNOWN if value is None else f"{significant(value * 100, 2)}%"
+    """A share: `34%`, `0.4%`, `<0.1%`, `–`."""
+    if value is None:
+        return UNKNOWN
+    return "<0.1%" if 0 < value < 0.001 else f"{significant(value * 100, 2)}%"
 
 
 def parse_count(text: str | int | float) -> float:

@@ -26,7 +26,12 @@ def write_bytes(graph: Graph, op: OpRecord) -> int:
 
 
 def peak_activation_bytes(graph: Graph) -> int:
-    """The most memory that activations hold at one moment when the ops run in order, eagerly.
+    """The most memory that activations hold at one moment when the ops run in order, eagerly: see `held_bytes`."""
+    return max(held_bytes(graph), default=0)
+
+
+def held_bytes(graph: Graph) -> list[int]:
+    """The memory that activations hold while each operation runs.
 
     Liveness on storages: an activation exists from the op that writes it to the last op that reads it or a view of it;
     the graph's input lives until its last use, its outputs to the end. Parameters, buffers and what is computed from
@@ -45,15 +50,15 @@ def peak_activation_bytes(graph: Graph) -> int:
         last_use[graph.tensors[i].storage] = len(graph.ops)
     live = {graph.tensors[i].storage for i in graph.inputs} & bytes_of.keys()
     held = sum(bytes_of[s] for s in live)
-    peak = held
+    result = []
     for step, op in enumerate(graph.ops):
         touched = {graph.tensors[i].storage for i in (*op.inputs, *op.outputs)} & bytes_of.keys()
         for storage in touched - live:
             live.add(storage)
             held += bytes_of[storage]
-        peak = max(peak, held)
+        result.append(held)
         for storage in touched:
             if last_use[storage] == step and storage in live:
                 live.remove(storage)
                 held -= bytes_of[storage]
-    return peak
+    return result

@@ -1,0 +1,122 @@
+"""`vitscope compare`: what differs between networks, in their specs, their costs and their predicted latency."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vitscope.cli.options import (
+    AllowPlugins,
+    AsCsv,
+    AsJson,
+    Batch,
+    Device,
+    Force,
+    Form,
+    Format,
+    FormatChoice,
+    Output,
+    Resolution,
+    choose_format,
+    parse_resolution,
+)
+from vitscope.errors import UsageError
+
+if TYPE_CHECKING:
+    from vitscope.compare import Subject
+    from vitscope.latency.device import Device as DeviceRecord
+    from vitscope.spec import Spec
+
+
+def compare(
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="A B…", help="Spec files, names of the zoo, or profiles saved as .json; A is the baseline."
+        ),
+    ],
+    device: Device = None,
+    form: Annotated[Form, typer.Option("--form", help="As trained, or fused for deployment.")] = Form.train,
+    resolution: Resolution = None,
+    batch: Batch = 1,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change every model but A. With A alone: A against A changed."),
+    ] = None,
+    allow_plugins: AllowPlugins = False,
+    form_out: FormatChoice = None,
+    as_json: AsJson = False,
+    as_csv: AsCsv = False,
+    output: Output = None,
+    force: Force = False,
+) -> int:
+    """Compare models with the first: spec keys, totals, stages, and which of them dominates.
+
+    vitscope compare efficientformer_l1 efficientformerv2_s2 --device iphone12
+
+    vitscope compare efficientformerv2_s1 --set stages.1.depth=2 --device iphone12
+    """
+    from vitscope.cli.output import STDOUT, check_writable, emit, show
+    from vitscope.compare import compare as judge
+    from vitscope.latency.device import load_device
+    from vitscope.report.compare import compare_tables, comparisons_csv, comparisons_json
+    from vitscope.report.table import markdown, plain
+
+    chosen = choose_format(form_out, as_json, as_csv, output)
+    if output is not None:
+        check_writable(output, force)
+    if len(models) == 1 and settings:
+        models = [models[0], models[0]]
+    devices = [load_device(name) for name in device or ()]
+    sizes = parse_resolution(resolution)
+    specs = [
+        spec
+        for i, model in enumerate(models)
+        for spec in _specs(model, settings or [] if i else [], sizes, allow_plugins)
+    ]
+    if len(specs) < 2:
+        raise UsageError("compare needs two models or more, or one and --set KEY=VALUE")
+    subjects = [_subject(name, spec, devices, form.value, batch) for name, spec in specs]
+    comparisons = [judge(subjects[0], other, devices) for other in subjects[1:]]
+    if chosen is Format.json:
+        import json
+
+        emit(json.dumps(comparisons_json(comparisons), indent=2, ensure_ascii=False) + "\n", output, force)
+    elif chosen is Format.csv:
+        emit(comparisons_csv(comparisons), output, force)
+    else:
+        tables = [table for comparison in comparisons for table in compare_tables(comparison)]
+        if output is not None and output != STDOUT:
+            render = markdown if chosen is Format.md else plain
+            emit("\n".join(map(render, tables)), output, force)
+        else:
+            for i, table in enumerate(tables):
+                if i:
+                    print()
+                show(table, chosen.value)
+    return 0
+
+
+def _specs(
+    model: str, settings: list[str], resolution: tuple[int, int] | None, allow_plugins: bool
+) -> list[tuple[str, Spec]]:
+    """The spec that `model` names, or those of a profile saved as JSON, each under the name it is shown by."""
+    from vitscope.spec import load_spec
+
+    if not model.endswith(".json"):
+        spec = load_spec(model, settings, resolution=resolution, allow_plugins=allow_plugins)
+        return [(spec.name + "".join(f" {setting}" for setting in settings), spec)]
+    from vitscope.report.saved import saved_specs
+
+    return saved_specs(model, settings, resolution)
+
+
+def _subject(name: str, spec: Spec, devices: list[DeviceRecord], form: str, batch: int) -> Subject:
+    from dataclasses import replace
+
+    from vitscope.compare import Subject
+    from vitscope.profile import deploy_graphs, profile_spec
+
+    made = profile_spec(spec, devices, by="stage", form="deploy" if form == "deploy" else "train", batch=batch)
+    return Subject(replace(made, name=name), spec.document, deploy_graphs(spec, batch))

@@ -1,0 +1,98 @@
+"""Options that several commands share, with one meaning everywhere, and how their texts become values."""
+
+from __future__ import annotations
+
+import re
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vitscope.errors import UsageError, nearest
+
+
+class Format(str, Enum):
+    """How a result is written."""
+
+    text = "text"
+    md = "md"
+    json = "json"
+    csv = "csv"
+
+
+class Level(str, Enum):
+    """What a row stands for."""
+
+    stage = "stage"
+    block = "block"
+    op = "op"
+
+
+class Form(str, Enum):
+    """Before or after fusing."""
+
+    train = "train"
+    deploy = "deploy"
+
+
+class Convention(str, Enum):
+    """Whose definition of params and MACs."""
+
+    vitscope = "vitscope"
+    fvcore = "fvcore"
+    snap = "snap"
+
+
+Device = Annotated[
+    list[str] | None,
+    typer.Option("--device", metavar="NAME", help="Predict latency on this device, or device file (repeatable)."),
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change the spec, as stages.2.depth=8 (repeatable)."),
+]
+Resolution = Annotated[
+    str | None, typer.Option("--resolution", metavar="N|HxW", help="Input size in pixels instead of the spec's own.")
+]
+Batch = Annotated[int, typer.Option("--batch", min=1, max=65536, help="Images at once; counts stay per image.")]
+AllowPlugins = Annotated[bool, typer.Option("--allow-plugins", help="Run the Python files that a spec names.")]
+Output = Annotated[
+    Path | None,
+    typer.Option("-o", "--output", metavar="FILE", help="Write to a file, .txt .md .json or .csv; - is stdout."),
+]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")]
+FormatChoice = Annotated[Format | None, typer.Option("--format", help="Format of the result.", show_default="text")]
+AsJson = Annotated[bool, typer.Option("--json", help="Same as --format json.")]
+AsCsv = Annotated[bool, typer.Option("--csv", help="Same as --format csv.")]
+
+_SUFFIXES = {".json": Format.json, ".csv": Format.csv, ".md": Format.md, ".txt": Format.text}
+
+
+def choose_format(chosen: Format | None, as_json: bool, as_csv: bool, output: Path | None) -> Format:
+    """The one format that the flags and the suffix of `output` ask for. Raises UsageError when they disagree."""
+    asked = {chosen} if chosen is not None else set()
+    asked |= {Format.json} if as_json else set()
+    asked |= {Format.csv} if as_csv else set()
+    if len(asked) > 1:
+        raise UsageError("--json, --csv and --format ask for different formats: choose one")
+    if asked:
+        return asked.pop()
+    if output is None or str(output) == "-":
+        return Format.text
+    if output.suffix not in _SUFFIXES:
+        raise UsageError(
+            f"-o {output}: cannot tell the format from the suffix{nearest(output.suffix, _SUFFIXES)}; "
+            f"use {', '.join(_SUFFIXES)}, or --format"
+        )
+    return _SUFFIXES[output.suffix]
+
+
+def parse_resolution(text: str | None) -> tuple[int, int] | None:
+    """`224` or `224x288` (height x width) in pixels. Raises UsageError."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"([1-9][0-9]{0,4})(?:[x×]([1-9][0-9]{0,4}))?", text)
+    if not match:
+        raise UsageError(f"--resolution {text}: expected a side in pixels, as 224, or height x width, as 224x288")
+    return int(match[1]), int(match[2] or match[1])

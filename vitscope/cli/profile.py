@@ -1,0 +1,167 @@
+"""`vitscope profile`: params, MACs, memory and predicted latency of models, part by part."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vitscope.cli.options import (
+    AllowPlugins,
+    AsCsv,
+    AsJson,
+    Batch,
+    Convention,
+    Device,
+    Force,
+    Form,
+    Format,
+    FormatChoice,
+    Level,
+    Output,
+    Resolution,
+    Set,
+    choose_format,
+    parse_resolution,
+)
+from vitscope.errors import UsageError
+
+if TYPE_CHECKING:
+    from vitscope.profile import Profile
+
+
+def profile(
+    models: Annotated[list[str], typer.Argument(metavar="MODEL…", help="Spec files, or names of the zoo.")],
+    device: Device = None,
+    by: Annotated[Level, typer.Option("--by", help="What a row stands for.")] = Level.block,
+    form: Annotated[Form, typer.Option("--form", help="As trained, or fused for deployment.")] = Form.train,
+    resolution: Resolution = None,
+    batch: Batch = 1,
+    settings: Set = None,
+    convention: Annotated[
+        Convention, typer.Option("--convention", help="Count params and MACs as another tool does.")
+    ] = Convention.vitscope,
+    weights: Annotated[
+        str | None, typer.Option("--weights", metavar="FILE", help="Check that this timm or authors' checkpoint fits.")
+    ] = None,
+    max_params: Annotated[str | None, typer.Option(metavar="N", help="Exit 1 above this, as 6M.")] = None,
+    max_macs: Annotated[str | None, typer.Option(metavar="N", help="Exit 1 above this, as 1G.")] = None,
+    max_latency: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Exit 1 above this on any --device, as 1.2ms.")
+    ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit 1 when an operation cannot be counted or a latency not predicted.")
+    ] = False,
+    allow_plugins: AllowPlugins = False,
+    form_out: FormatChoice = None,
+    as_json: AsJson = False,
+    as_csv: AsCsv = False,
+    output: Output = None,
+    force: Force = False,
+) -> int:
+    """Show what models cost: params, MACs, memory, and predicted latency with its interval.
+
+    vitscope profile efficientformerv2_s1 --device iphone12 --by stage
+    """
+    import sys
+
+    from vitscope.cli.output import STDOUT, check_writable, emit, show
+    from vitscope.profile import profile as make
+    from vitscope.report.profile import profile_table, profiles_csv, profiles_json
+    from vitscope.report.table import markdown, plain
+
+    chosen = choose_format(form_out, as_json, as_csv, output)
+    if output is not None:
+        check_writable(output, force)
+    gates = _gates(max_params, max_macs, max_latency, device or [], strict)
+    if weights is not None and len(models) > 1:
+        raise UsageError("--weights: one checkpoint fits one model; give one MODEL")
+    profiles = [
+        make(
+            model, devices=device or (), by=by.value, form=form.value, resolution=parse_resolution(resolution),
+            batch=batch, convention=convention.value, overrides=settings or (), allow_plugins=allow_plugins,
+        )
+        for model in models
+    ]  # fmt: skip
+    if weights is not None:
+        print(_check_weights(models[0], weights, settings or [], resolution, allow_plugins), file=sys.stderr)
+    if chosen is Format.json:
+        import json
+
+        emit(json.dumps(profiles_json(profiles), indent=2, ensure_ascii=False) + "\n", output, force)
+    elif chosen is Format.csv:
+        emit(profiles_csv(profiles), output, force)
+    elif output is not None and output != STDOUT:
+        render = markdown if chosen is Format.md else plain
+        emit("\n".join(render(profile_table(p)) for p in profiles), output, force)
+    else:
+        for i, made in enumerate(profiles):
+            if i:
+                print()
+            show(profile_table(made), chosen.value)
+    failed = [f"{p.name}: {text}" for p in profiles for gate in gates if (text := gate(p))]
+    for line in failed:
+        print(line, file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _gates(
+    max_params: str | None, max_macs: str | None, max_latency: str | None, devices: list[str], strict: bool
+) -> list[Callable[[Profile], str]]:
+    """The budgets as functions that give the line to print, empty when the budget holds."""
+    from vitscope.units import count, milliseconds, parse_count, parse_seconds
+
+    def number(flag: str, text: str | None, parse: Callable[[str], float]) -> float | None:
+        try:
+            return None if text is None else parse(text)
+        except ValueError as error:
+            raise UsageError(f"{flag}: {error}") from None
+
+    params = number("--max-params", max_params, parse_count)
+    macs = number("--max-macs", max_macs, parse_count)
+    latency = number("--max-latency", max_latency, parse_seconds)
+    if latency is not None and not devices:
+        raise UsageError("--max-latency: latency on which device? Add --device NAME")
+
+    def check_params(p: Profile) -> str:
+        too_many = params is not None and p.totals.params > params
+        return f"{p.totals.params:,} params exceed --max-params {max_params}" if too_many else ""
+
+    def check_macs(p: Profile) -> str:
+        if macs is not None and p.is_partial:
+            return f"{len(p.totals.unknown)} operations could not be counted, so --max-macs {max_macs} cannot be shown to hold"
+        too_many = macs is not None and p.totals.macs > macs
+        return f"{count(p.totals.macs)} MACs exceed --max-macs {max_macs}" if too_many else ""
+
+    def check_latency(p: Profile) -> str:
+        if latency is None:
+            return ""
+        for prediction in p.predictions:
+            if prediction.latency_s is None:
+                return (
+                    f"no latency on {prediction.device} ({prediction.status}), so --max-latency cannot be shown to hold"
+                )
+            if prediction.latency_s > latency:
+                return f"{milliseconds(prediction.latency_s)} on {prediction.device} exceed --max-latency {max_latency}"
+        return ""
+
+    def check_strict(p: Profile) -> str:
+        if strict and p.is_partial:
+            return (
+                f"--strict: {len(p.totals.unknown)} operations could not be counted: {', '.join(p.totals.unknown[:3])}"
+            )
+        missing = [q.device for q in p.predictions if q.latency_s is None]
+        return f"--strict: no latency predicted on {', '.join(missing)}" if strict and missing else ""
+
+    return [check_params, check_macs, check_latency, check_strict]
+
+
+def _check_weights(model: str, weights: str, settings: list[str], resolution: str | None, allow_plugins: bool) -> str:
+    """Load `weights` into the network; the line that says what was loaded. Raises WeightsError when they do not fit."""
+    from vitscope.model import build
+    from vitscope.spec import load_spec
+    from vitscope.weights import load_weights
+
+    spec = load_spec(model, settings, resolution=parse_resolution(resolution), allow_plugins=allow_plugins)
+    return f"{weights}: {load_weights(build(spec), weights)}"

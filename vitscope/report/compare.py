@@ -1,0 +1,138 @@
+"""A Comparison as tables for people, as JSON and as CSV for programs."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from vitscope import __version__
+from vitscope.compare import Change, Comparison, StageChange
+from vitscope.report.profile import SCHEMA_VERSION, prediction_text, profile_title
+from vitscope.report.table import Column, Row, Table
+from vitscope.units import UNKNOWN, count, fixed_milliseconds, percent, ratio, significant, size
+
+
+def compare_tables(comparison: Comparison) -> tuple[Table, ...]:
+    """Three tables: keys of the spec, totals with the verdict, stages."""
+    return tuple(t for t in (_fields(comparison), _totals(comparison), _stages(comparison)) if t.rows or t.notes)
+
+
+def _fields(c: Comparison) -> Table:
+    rows = tuple(Row((f.path, _value(f.a), _value(f.b))) for f in c.fields)
+    columns = (Column("spec", "left"), Column(c.a.name, "left"), Column(c.b.name, "left"))
+    title = f"{profile_title(c.a)}\nagainst\n{profile_title(c.b)}"
+    return Table(columns, rows, title=title, notes=() if rows else ("the specs do not differ",))
+
+
+def _value(value: Any) -> str:
+    return UNKNOWN if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _totals(c: Comparison) -> Table:
+    rows = [_change_row(change, _format_of(change.metric)) for change in c.totals]
+    rows += [_change_row(latency.change, fixed_milliseconds) for latency in c.latencies]
+    rows += [_change_row(change, significant) for change in c.mes]
+    columns = (Column("total", "left"), Column(c.a.name), Column(c.b.name), Column("change"), Column("relative"))
+    notes = []
+    for latency in c.latencies:
+        d = latency.difference
+        if d.delta_s is None or d.low_s is None or d.high_s is None:
+            notes += [prediction_text(p) for p in (*c.a.predictions, *c.b.predictions) if p.latency_s is None]
+            continue
+        winner = {"A faster": f"{c.a.name} is faster", "B faster": f"{c.b.name} is faster"}.get(d.verdict, d.verdict)
+        notes.append(
+            f"{latency.device}: {winner} (difference {_signed(d.delta_s)}, {percent(d.interval)} interval "
+            f"{_signed(d.low_s)} to {_signed(d.high_s)})"
+        )
+    return Table(columns, tuple(rows), notes=(*dict.fromkeys(notes), c.verdict))
+
+
+def _format_of(metric: str) -> Callable[[float], str]:
+    return (lambda v: size(int(v))) if metric in ("peak memory", "bytes moved") else (lambda v: count(int(v)))
+
+
+def _change_row(change: Change, form: Callable[[float], str]) -> Row:
+    def cell(value: float | None) -> str:
+        return UNKNOWN if value is None else form(value)
+
+    if change.delta is None:
+        delta = UNKNOWN
+    else:
+        delta = "0" if change.delta == 0 else ("+" if change.delta > 0 else "-") + form(abs(change.delta))
+    good = change.delta is not None and change.delta != 0 and (change.delta < 0) == (change.better == "low")
+    style = "" if not change.delta else "good" if good else "bad"
+    return Row((change.metric, cell(change.a), cell(change.b), delta, ratio(change.relative)), style=style)
+
+
+def _signed(seconds: float) -> str:
+    return ("+" if seconds >= 0 else "-") + fixed_milliseconds(abs(seconds))
+
+
+def _stages(c: Comparison) -> Table:
+    columns = [Column("stage", "left")]
+    for change in c.stages[0].changes:
+        columns += [Column(change.metric), Column("change"), Column("relative")]
+    return Table(tuple(columns), tuple(_stage_row(stage, c) for stage in c.stages))
+
+
+def _stage_row(stage: StageChange, c: Comparison) -> Row:
+    owner = {"": "", "a": f" (only {c.a.name})", "b": f" (only {c.b.name})"}[stage.only]
+    cells = [stage.path + owner]
+    moved = False
+    for change in stage.changes:
+        timed = change.metric not in ("params", "MACs")
+        form: Callable[[float], str] = fixed_milliseconds if timed else (lambda v: count(int(v)))
+        row = _change_row(change, form)
+        cells += [row.cells[2], row.cells[3], row.cells[4]]
+        moved = moved or bool(change.delta)
+    return Row(tuple(cells), style="" if moved else "dim")
+
+
+def comparisons_json(comparisons: Sequence[Comparison]) -> dict[str, Any]:
+    """Raw numbers: totals in scalars, bytes and seconds; `relative` is (b − a) / a."""
+
+    def change(c: Change) -> dict[str, Any]:
+        return asdict(c) | {"delta": c.delta, "relative": c.relative}
+
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "vitscope_version": __version__,
+        "comparisons": [
+            {
+                "a": c.a.name,
+                "b": c.b.name,
+                "form": [c.a.form, c.b.form],
+                "input": [list(c.a.input), list(c.b.input)],
+                "fields": [asdict(f) for f in c.fields],
+                "totals": [change(t) for t in c.totals],
+                "latency": [
+                    {"device": lat.device, **change(lat.change), "difference": asdict(lat.difference)}
+                    for lat in c.latencies
+                ],
+                "mes": [change(m) for m in c.mes],
+                "stages": [
+                    {"path": s.path, "only": s.only, "changes": [change(x) for x in s.changes]} for s in c.stages
+                ],
+                "verdict": c.verdict,
+            }
+            for c in comparisons
+        ],
+    }
+
+
+def comparisons_csv(comparisons: Sequence[Comparison]) -> str:
+    """One line a quantity: totals, latencies, scores, then each stage's."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["a", "b", "part", "metric", "value_a", "value_b", "delta", "relative"])
+    for c in comparisons:
+        changes = [("total", change) for change in (*c.totals, *(lat.change for lat in c.latencies), *c.mes)]
+        changes += [(stage.path, change) for stage in c.stages for change in stage.changes]
+        for part, x in changes:
+            numbers = ["" if v is None else repr(v) for v in (x.a, x.b, x.delta, x.relative)]
+            writer.writerow([c.a.name, c.b.name, part, x.metric, *numbers])
+    return text.getvalue()

@@ -1,0 +1,255 @@
+"""A Profile as a table for people, as JSON and as CSV for programs."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from vitscope import __version__
+from vitscope.cost.mes import Mes
+from vitscope.latency.predict import Prediction
+from vitscope.profile import Profile, Row
+from vitscope.report.table import Column, Table
+from vitscope.report.table import Row as Line
+from vitscope.spec.value import Reported
+from vitscope.units import UNKNOWN, count, fixed_milliseconds, milliseconds, percent, ratio, significant, size
+
+SCHEMA_VERSION = 1
+_BAR = 8  # characters of the bar that shows a part's share of the latency
+_EIGHTHS = " ▏▎▍▌▋▊▉"
+
+
+def profile_table(profile: Profile) -> Table:
+    """Rows with their share of the network, totals, and below them predictions, scores and what authors reported."""
+    columns = [
+        Column("part", "left"), Column("kind", "left"), Column("output"), Column("params"), Column("MACs"),
+        Column("peak memory"),
+    ]  # fmt: skip
+    timed = [i for i, p in enumerate(profile.predictions) if p.latency_s is not None]
+    for i in timed:
+        columns += [Column(profile.predictions[i].device), Column("share", "left")]
+    opening = [_line(row, profile, timed) for row in profile.rows]
+    floor = [_floor_line(profile, timed)] if timed else []
+    totals = profile.totals
+    cells = [
+        "total",
+        "",
+        "",
+        count(totals.params),
+        _macs(totals.macs, totals.unknown),
+        size(totals.peak_activation_bytes),
+    ]
+    for i in timed:
+        cells += [fixed_milliseconds(profile.predictions[i].latency_s), ""]
+    return Table(
+        columns=tuple(columns),
+        rows=tuple(opening + floor),
+        title=profile_title(profile),
+        footer=(Line(tuple(cells), style="strong"),),
+        notes=tuple(_notes(profile)),
+    )
+
+
+def profile_title(profile: Profile) -> str:
+    """Name and everything that a count depends on: `efficientformerv2_s1 · 3×224×224 · train form · batch 1`."""
+    parts = [profile.name, "×".join(map(str, profile.input)), f"{profile.form} form", f"batch {profile.batch}"]
+    if profile.convention != "vitscope":
+        parts.append(f"counted as {profile.convention} does")
+    return " · ".join(parts)
+
+
+def _macs(macs: int, unknown: tuple[str, ...]) -> str:
+    return f"≥{count(macs)}" if unknown else count(macs)
+
+
+def _line(row: Row, profile: Profile, timed: Sequence[int]) -> Line:
+    cost = row.cost
+    is_part = row.level == "op"
+    cells = [row.path.rpartition(".")[2] if is_part else row.path, row.kind, row.out_shape, count(cost.params)]
+    cells += [_macs(cost.macs, cost.unknown), size(cost.peak_activation_bytes)]
+    if is_part:
+        block = next(r.path for r in profile.rows if r.level == "block" and row.path.startswith(r.path))
+        cells[0] = row.path[len(block) + 1 :] or "(self)"
+    for i in timed:
+        seconds, whole = row.latency_s[i], profile.predictions[i].latency_s
+        if seconds is None or whole is None:
+            cells += ["", ""]
+        else:
+            cells += [fixed_milliseconds(seconds), f"{_bar(seconds / whole)} {percent(seconds / whole)}"]
+    has_ops = any(r.level == "op" for r in profile.rows)
+    return Line(tuple(cells), depth=1 if is_part else 0, style="strong" if has_ops and not is_part else "")
+
+
+def _floor_line(profile: Profile, timed: Sequence[int]) -> Line:
+    """What a device takes for any network at all, however small."""
+    cells = ["(call overhead)", "", "", "", "", ""]
+    for i in timed:
+        prediction = profile.predictions[i]
+        assert prediction.latency_s is not None
+        share = prediction.floor_s / prediction.latency_s
+        cells += [fixed_milliseconds(prediction.floor_s), f"{_bar(share)} {percent(share)}"]
+    return Line(tuple(cells), style="dim")
+
+
+def _bar(share: float) -> str:
+    """A share of the whole as a bar of `_BAR` characters for a half and more."""
+    eighths = min(_BAR * 8, round(share * 2 * _BAR * 8))
+    text = "█" * (eighths // 8) + (_EIGHTHS[eighths % 8] if eighths % 8 else "")
+    return text.ljust(_BAR)
+
+
+def _notes(profile: Profile) -> list[str]:
+    notes = []
+    if profile.is_partial:
+        places = ", ".join(profile.totals.unknown[:3])
+        more = f" and {len(profile.totals.unknown) - 3} more" if len(profile.totals.unknown) > 3 else ""
+        notes.append(f"partial: {len(profile.totals.unknown)} operations could not be counted ({places}{more})")
+    if profile.form == "train" and profile.convention == "vitscope":
+        notes.append(f"deployed (norms and layer scale folded, heads merged): {profile.deploy_params:,} params")
+    sizes = ", ".join(f"{size(n)} {name}" for name, n in profile.param_bytes.items())
+    notes.append(f"{profile.totals.params:,} params, {profile.totals.macs:,} MACs; weights {sizes}")
+    notes += [prediction_text(p) for p in profile.predictions]
+    notes += [mes_text(score) for score in profile.mes]
+    if profile.reported is not None:
+        notes.append(reported_text(profile.reported, profile))
+    if profile.note:
+        notes.append(f"note: {profile.note}")
+    return notes
+
+
+def prediction_text(prediction: Prediction) -> str:
+    """One line: what is predicted, its interval and its conditions; or why nothing is."""
+    runs = f"{prediction.device} ({prediction.runtime}, {prediction.precision}, batch {prediction.batch})"
+    if prediction.latency_s is None:
+        bound = f"; at least {milliseconds(prediction.low_s)}" if prediction.low_s else ""
+        return f"{runs}: {prediction.status}: {prediction.reason}{bound}"
+    text = (
+        f"{runs}: {milliseconds(prediction.latency_s)} predicted, {percent(prediction.interval)} interval "
+        f"{milliseconds(prediction.low_s)} to {milliseconds(prediction.high_s)}"
+    )
+    return text if prediction.coverage >= 1 else f"{text}, covers {percent(prediction.coverage)} of the work"
+
+
+def mes_text(score: Mes) -> str:
+    """One line: the score with its working, and a warning when its unit is not the paper's."""
+    text = f"MES {significant(score.score)} from {score.origin} latency on {score.device}: {score.working}"
+    return (
+        text
+        if score.has_paper_unit
+        else f"{text} (unit is not the paper's iPhone 12: compare with {score.device} only)"
+    )
+
+
+def reported_text(reported: Reported, profile: Profile) -> str:
+    """One line: each printed figure beside what is computed here, and its source."""
+    parts = []
+    if reported.params is not None:
+        parts.append(f"{reported.params.text} params ({_against(profile.totals.params, reported.params.value)})")
+    if reported.macs is not None:
+        parts.append(f"{reported.macs.text} MACs ({_against(profile.totals.macs, reported.macs.value)})")
+    if reported.top1 is not None:
+        parts.append(f"{reported.top1.text} % top-1")
+    for device, figure in reported.latency:
+        ours = next((p.latency_s for p in profile.predictions if p.device == device), None)
+        beside = f" (predicted {_against(ours, figure.value)})" if ours is not None else ""
+        parts.append(f"{figure.text} on {device}{beside}")
+    return f"reported: {', '.join(parts)}; {reported.source}"
+
+
+def _against(ours: float | None, theirs: float) -> str:
+    return f"{UNKNOWN} here" if ours is None else f"{ratio(ours / theirs - 1)} here"
+
+
+def profiles_json(profiles: Sequence[Profile]) -> dict[str, Any]:
+    """Raw integers, seconds and bytes; `schema_version` changes when a key changes its meaning or goes."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "vitscope_version": __version__,
+        "models": [_model_json(profile) for profile in profiles],
+    }
+
+
+def _model_json(profile: Profile) -> dict[str, Any]:
+    totals = profile.totals
+    return {
+        "name": profile.name,
+        "source": profile.source,
+        "digest": profile.digest,
+        "form": profile.form,
+        "input": list(profile.input),
+        "resolution": list(profile.resolution),
+        "batch": profile.batch,
+        "convention": profile.convention,
+        "totals": _counts(totals) | {"weights_bytes": profile.param_bytes, "deploy_params": profile.deploy_params},
+        "is_partial": profile.is_partial,
+        "unknown_ops": list(totals.unknown),
+        "rows": [
+            {"path": row.path, "level": row.level, "kind": row.kind, "output": row.out_shape}
+            | _counts(row.cost)
+            | {"latency_s": {p.device: s for p, s in zip(profile.predictions, row.latency_s, strict=True)}}
+            for row in profile.rows
+        ],
+        "predictions": [
+            {key: value for key, value in asdict(prediction).items() if key != "shares"}
+            for prediction in profile.predictions
+        ],
+        "mes": [asdict(score) | {"has_paper_unit": score.has_paper_unit} for score in profile.mes],
+        "reported": _reported_json(profile.reported),
+        "note": profile.note,
+        "spec": json.loads(profile.document) if profile.document else None,
+    }
+
+
+def _counts(cost: Any) -> dict[str, int]:
+    return {
+        "params": cost.params,
+        "macs": cost.macs,
+        "activations": cost.activations,
+        "read_bytes": cost.read_bytes,
+        "write_bytes": cost.write_bytes,
+        "peak_activation_bytes": cost.peak_activation_bytes,
+    }
+
+
+def _reported_json(reported: Reported | None) -> dict[str, Any] | None:
+    if reported is None:
+        return None
+    figures = {key: getattr(reported, key) for key in ("params", "macs", "top1")}
+    return {
+        **{key: figure.value if figure is not None else None for key, figure in figures.items()},
+        "latency_s": {device: figure.value for device, figure in reported.latency},
+        "source": reported.source,
+    }
+
+
+def profiles_csv(profiles: Sequence[Profile]) -> str:
+    """One line a row of every profile, and one `total` line each: the columns that `vitscope pareto` reads."""
+    text = io.StringIO()
+    devices = list(dict.fromkeys(p.device for profile in profiles for p in profile.predictions))
+    fields = ["model", "form", "height", "width", "batch", "convention", "part", "level", "kind", "output"]
+    fields += [*_counts(profiles[0].totals), *(f"latency_s_{device}" for device in devices), "top1_reported"]
+    writer = csv.DictWriter(text, fields, lineterminator="\n")
+    writer.writeheader()
+    for profile in profiles:
+        common = {
+            "model": profile.name, "form": profile.form, "height": profile.input[1], "width": profile.input[2],
+            "batch": profile.batch, "convention": profile.convention,
+        }  # fmt: skip
+        for row in profile.rows:
+            times = {f"latency_s_{p.device}": _cell(s) for p, s in zip(profile.predictions, row.latency_s, strict=True)}
+            part = {"part": row.path, "level": row.level, "kind": row.kind, "output": row.out_shape}
+            writer.writerow({**common, **part, **_counts(row.cost), **times})
+        times = {f"latency_s_{p.device}": _cell(p.latency_s) for p in profile.predictions}
+        top1 = profile.reported.top1.text if profile.reported is not None and profile.reported.top1 is not None else ""
+        writer.writerow(
+            {**common, "part": "total", "level": "total", **_counts(profile.totals), **times, "top1_reported": top1}
+        )
+    return text.getvalue()
+
+
+def _cell(value: float | None) -> str:
+    return "" if value is None else repr(value)
