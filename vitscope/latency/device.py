@@ -106,6 +106,7 @@ class Device:
     facts: tuple[Fact, ...]
     residency: tuple[ResidencyRule, ...]
     fitted_on: str
+    form: str
     coefficients: Coefficients
     ranges: tuple[Range, ...]
     held_out: HeldOut
@@ -191,6 +192,7 @@ def parse_device(document: object, where: str) -> Device:
         facts=tuple(facts),
         residency=tuple(residency),
         fitted_on=fit.text("data"),
+        form=fit.text("form"),
         coefficients=_coefficients(fit.record("coefficients")),
         ranges=_ranges(fit.record("ranges")),
         held_out=_held_out(fit.record("held_out")),

@@ -123,7 +123,8 @@ class Features:
         if candidate.spill == "kernel":
             spilled = np.where(activations > knee, activations, 0.0)
         else:
-            spilled = sum(np.where(size[part] > knee, size[part], 0.0) for part in ("reads", "writes"))
+            reads, writes = size["reads"], size["writes"]
+            spilled = np.where(reads > knee, reads, 0.0) + np.where(writes > knee, writes, 0.0)
         of: dict[Term, np.ndarray] = {
             "weights": size["weights"], "spilled": spilled, "resident": activations - spilled, "macs": size["macs"],
             "taps": size["taps"], "kernels": np.ones_like(spilled),
@@ -215,7 +216,7 @@ def fit(features: Features, mask: np.ndarray) -> Fit:
             damping *= 5
             if damping > 1e12:
                 break
-    values = {name: float(v) for name, v in zip(features.names, np.exp(x[:n]), strict=True)}
+    values: dict[Term, float] = {name: float(v) for name, v in zip(features.names, np.exp(x[:n]), strict=True)}
     return Fit(features.candidate, values, dict(zip(data.harnesses, map(float, x[n:]), strict=True)))
 
 

@@ -10,7 +10,7 @@ from typing import Literal
 
 from vitscope import units
 from vitscope.graph.record import Graph
-from vitscope.latency.device import Device
+from vitscope.latency.device import Coefficients, Device
 from vitscope.latency.kernels import Kernel, lower
 from vitscope.latency.residency import first_broken, where
 
@@ -74,14 +74,19 @@ class SegmentCost:
 
 def kernel_cost(device: Device, kernel: Kernel) -> KernelCost:
     """The fitted cost of one kernel on `device`, without the floor of the network."""
-    c, size = device.coefficients, device.bytes_per_element
-    reads, writes = kernel.reads * size, kernel.writes * size
+    return coefficients_cost(device.coefficients, device.bytes_per_element, kernel)
+
+
+def coefficients_cost(c: Coefficients, element_bytes: int, kernel: Kernel) -> KernelCost:
+    """The cost of one kernel by the coefficients `c`, its elements taking `element_bytes` each."""
+    reads, writes = kernel.reads * element_bytes, kernel.writes * element_bytes
     if c.spill == "kernel":
         spilled = reads + writes if reads + writes > c.knee_bytes else 0
     else:
         spilled = (reads if reads > c.knee_bytes else 0) + (writes if writes > c.knee_bytes else 0)
     resident = reads + writes - spilled
-    traffic = kernel.weights * size * c.weight_byte_s + spilled * c.spilled_byte_s + resident * c.resident_byte_s
+    weights = kernel.weights * element_bytes
+    traffic = weights * c.weight_byte_s + spilled * c.spilled_byte_s + resident * c.resident_byte_s
     return KernelCost(traffic, kernel.macs * c.mac_s + kernel.macs / kernel.depth * c.tap_s, c.kernel_s)
 
 

@@ -116,7 +116,7 @@ def _signs_of(graph: Graph, op: OpRecord) -> list[Sign]:
         if op.inputs[1] not in graph.constants:
             found.append("dynamic_weight")
     window = _ints(op.attr("kernel_size"))
-    if kind == "pool" and len(window) == 2 and max(window) > LARGE_POOL:  # Next-ViT pools tokens by 64 and runs whole
+    if kind == "pool" and min(window, default=1) > LARGE_POOL:  # Next-ViT pools tokens by 1 x 64 and runs whole
         found.append("large_pool")
     if any(len(graph.tensors[i].shape) > MAX_RANK for i in (*op.inputs, *op.outputs)):
         found.append("high_rank")

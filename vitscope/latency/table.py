@@ -112,6 +112,11 @@ def kernels_text(kernels: dict[NetworkId, tuple[Kernel, ...]]) -> str:
     return _csv(KERNEL_COLUMNS, lines)
 
 
+def _row_cells(r: Row) -> tuple[object, ...]:
+    latency_ms = f"{r.latency_s * 1e3:g}"
+    return *_key(r.network), r.published_as, r.lineage, r.harness, r.device, latency_ms, r.confidence, r.sign, r.source
+
+
 def _key(network: NetworkId) -> tuple[object, ...]:
     return network.name, network.resolution, network.part
 
@@ -140,8 +145,17 @@ def _row(record: dict[str, str], at: str) -> Row:
         raise UsageError(f"{at}: latency_ms must be a number, got {record['latency_ms']!r}") from None
     if not latency_s > 0:
         raise UsageError(f"{at}: latency_ms must be above 0, got {record['latency_ms']!r}")
-    rest = (record[key] for key in ("published_as", "lineage", "harness", "device"))
-    return Row(_network(record, at), *rest, latency_s, record["confidence"], record["sign"], record["source"])
+    return Row(
+        network=_network(record, at),
+        published_as=record["published_as"],
+        lineage=record["lineage"],
+        harness=record["harness"],
+        device=record["device"],
+        latency_s=latency_s,
+        confidence=record["confidence"],
+        sign=record["sign"],
+        source=record["source"],
+    )
 
 
 def _network(record: dict[str, str], at: str) -> NetworkId:
