@@ -27,8 +27,9 @@ class Stage(nn.Module):
 class Model(nn.Module):
     """Stem, stages and head: (B, C, H, W) of the spec's input size → what the head puts out."""
 
-    def __init__(self, stem: nn.Module, stages: list[nn.Module], head: nn.Module):
+    def __init__(self, stem: nn.Module, stages: list[nn.Module], head: nn.Module, input_size: tuple[int, int, int]):
         super().__init__()
+        self.input_size = input_size  # (C, H, W) that the bias tables are made for
         self.stem = stem
         self.stages = nn.Sequential(*stages)
         self.head = head
@@ -48,7 +49,7 @@ def build(spec: Spec) -> Model:
     for i, stage in enumerate(spec.stages):
         downsample = made(f"stages.{i}.downsample") if stage.downsample is not None else None
         stages.append(Stage(downsample, [made(f"stages.{i}.blocks.{j}") for j in range(len(stage.blocks))]))
-    model = Model(made("stem"), stages, made("head"))
+    model = Model(made("stem"), stages, made("head"), spec.input)
     _set_drop_path(model, spec.drop_path_rate)
     _initialise(model)
     return model
