@@ -33,7 +33,12 @@ def fitted_section(report: Report, table: Table, described: str) -> str:
     lines.append("  ranges:")
     for key, values in quantities(table).items():
         lines.append(f"    {key}: {{low: {min(values)}, high: {max(values)}}}")
-    lines += ["  held_out:", f"    interval: {INTERVAL}", f"    difference: {report.difference:.4f}", "    bands:"]
+    lines += [
+        "  held_out:",
+        f"    interval: {INTERVAL}",
+        f"    difference: {report.differences.factor:.4f}",
+        "    bands:",
+    ]
     for i, pixels in enumerate(BANDS):
         rows = in_band(report.held_out, i)
         s = score(rows)

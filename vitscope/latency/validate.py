@@ -20,6 +20,7 @@ from vitscope.latency.fit import (
     fit,
     predicted_s,
 )
+from vitscope.latency.kernels import Kernel
 from vitscope.latency.table import NetworkId, Table
 
 if TYPE_CHECKING:
@@ -77,6 +78,19 @@ class Noise:
     corrected: float
 
 
+@dataclass(frozen=True, slots=True)
+class Differences:
+    """Judging which of two held-out networks is faster: the shipped factor, and how it does on all pairs.
+
+    `called` is the share of pairs that it calls different, `right` the share of these whose order is as measured.
+    """
+
+    factor: float
+    pairs: int
+    called: float
+    right: float
+
+
 @dataclass(frozen=True)
 class Report:
     """All that a validation found, and the fit on everything that it led to."""
@@ -86,9 +100,7 @@ class Report:
     held_out: tuple[HeldOutNetwork, ...]
     baselines: tuple[tuple[str, Score], ...]
     noise: Noise
-    difference: float
-    difference_right: float
-    difference_called: float
+    differences: Differences
 
 
 def validate(
@@ -119,11 +131,9 @@ def validate(
             HeldOutNetwork(data.networks[i], family, float(predicted[i]), float(measured[i]), candidates[chosen].label)
             for i in np.flatnonzero(lineage == family)
         ]
-    chosen = folds.best(None)
-    final = fit(folds.features[chosen], np.ones(len(data.networks), bool))
-    difference, right, called = _differences(table, final, held)
+    final = folds.without(folds.best(None))[1]
     baselines = tuple((name, score(rows)) for name, rows in _baselines(data, folds, candidates).items())
-    return Report(data, final, tuple(held), baselines, _noise(data, final), difference, right, called)
+    return Report(data, final, tuple(held), baselines, _noise(data, final), _differences(table, final, held))
 
 
 class _Folds:
@@ -306,38 +316,31 @@ def _baselines(data: Design, folds: _Folds, candidates: Sequence[Candidate]) -> 
     return result
 
 
-def _differences(table: Table, final: Fit, held: Sequence[HeldOutNetwork]) -> tuple[float, float, float]:
+def _differences(table: Table, final: Fit, held: Sequence[HeldOutNetwork]) -> Differences:
     """How far the difference of two held-out networks is wrong, per second of kernels that they do not share.
 
-    Returns the conformal factor over pairs of one family (the pairs a user edits), the share of pairs called different
-    whose order is right, and the share that is called at all. Networks of one band only are paired.
+    Networks of one band are paired. The factor is the larger of those for pairs of one family and of two.
     """
-    features_of = {network: Counter({k: c for c, k in kernels}) for network, kernels in table.kernels.items()}
-    cost = _kernel_cost(final)
-    found: list[tuple[float, float, float]] = []
-    for a, b in combinations(held, 2):
-        if a.lineage != b.lineage or (a.network.resolution**2 <= BANDS[0]) != (b.network.resolution**2 <= BANDS[0]):
-            continue
-        one, other = features_of[a.network], features_of[b.network]
-        unshared = sum(n * cost(k) for only in (one - other, other - one) for k, n in only.items())
-        if unshared > 0:
-            found.append((b.predicted_s - a.predicted_s, b.measured_s - a.measured_s, unshared))
-    factor = _conformal([abs(p - m) / u for p, m, u in found], INTERVAL)
-    called = [(p, m) for p, m, u in found if abs(p) > factor * u]
-    right = sum((p > 0) == (m > 0) for p, m in called)
-    return factor, right / max(1, len(called)), len(called) / max(1, len(found))
-
-
-def _kernel_cost(final: Fit) -> Callable[[object], float]:
     from vitscope.latency.fit import coefficients
-    from vitscope.latency.kernels import Kernel
     from vitscope.latency.predict import coefficients_cost
 
     c = coefficients(final)
 
-    def seconds(kernel: object) -> float:
-        assert isinstance(kernel, Kernel)
+    def seconds(kernel: Kernel) -> float:
         cost = coefficients_cost(c, 2, kernel)
         return cost.traffic_s + cost.compute_s + cost.start_s
 
-    return seconds
+    kernels = {network: Counter({k: n for n, k in found}) for network, found in table.kernels.items()}
+    pairs: dict[bool, list[tuple[float, float, float]]] = {True: [], False: []}
+    for band in range(len(BANDS)):
+        for a, b in combinations(in_band(held, band), 2):
+            one, other = kernels[a.network], kernels[b.network]
+            unshared = sum(n * seconds(k) for only in (one - other, other - one) for k, n in only.items())
+            if unshared > 0:
+                found = b.predicted_s - a.predicted_s, b.measured_s - a.measured_s, unshared
+                pairs[a.lineage == b.lineage].append(found)
+    factor = max(_conformal([abs(p - m) / u for p, m, u in found], INTERVAL) for found in pairs.values() if found)
+    together = pairs[True] + pairs[False]
+    called = [(p, m) for p, m, u in together if abs(p) > factor * u]
+    right = sum((p > 0) == (m > 0) for p, m in called)
+    return Differences(factor, len(together), len(called) / max(1, len(together)), right / max(1, len(called)))
