@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Literal, get_args
@@ -49,6 +49,16 @@ class Coefficients:
     resident_byte_s: float
     mac_s: float
     tap_s: float
+
+    def agrees_with(self, other: Coefficients, tolerance: float = 1e-3) -> bool:
+        """Whether two fits are one: the same form, and every number equal to `tolerance` of itself."""
+        for field in fields(self):
+            a, b = getattr(self, field.name), getattr(other, field.name)
+            if isinstance(a, str) and a != b:
+                return False
+            if isinstance(a, float) and abs(a - b) > tolerance * abs(a):
+                return False
+        return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,14 +184,14 @@ def parse_device(document: object, where: str) -> Device:
             raise UsageError(
                 f"{where}: unknown fact {key!r}{nearest(key, FACTS)}; facts carry their unit in the key: {', '.join(FACTS)}"
             )
-        fields = section.record(key)
-        facts.append(Fact(key, fields.number("value", positive=True), fields.text("source")))
-        fields.done()
+        part = section.record(key)
+        facts.append(Fact(key, part.number("value", positive=True), part.text("source")))
+        part.done()
     residency = []
-    for fields in top.records("residency"):
-        sign = fields.choice("sign", SIGNS)
-        residency.append(ResidencyRule(sign, fields.integer("at_most"), fields.text("reason")))
-        fields.done()
+    for part in top.records("residency"):
+        sign = part.choice("sign", SIGNS)
+        residency.append(ResidencyRule(sign, part.integer("at_most"), part.text("reason")))
+        part.done()
     fit = top.record("fit")
     device = Device(
         name=top.text("name"),
@@ -203,58 +213,58 @@ def parse_device(document: object, where: str) -> Device:
     return device
 
 
-def _coefficients(fields: Fields) -> Coefficients:
+def _coefficients(part: Fields) -> Coefficients:
     result = Coefficients(
-        overlap=fields.choice("overlap", get_args(Overlap)),
-        spill=fields.choice("spill", get_args(Spill)),
-        knee_bytes=fields.number("knee_bytes"),
-        floor_s=fields.number("floor_s"),
-        kernel_s=fields.number("kernel_s"),
-        weight_byte_s=fields.number("weight_byte_s"),
-        spilled_byte_s=fields.number("spilled_byte_s"),
-        resident_byte_s=fields.number("resident_byte_s"),
-        mac_s=fields.number("mac_s"),
-        tap_s=fields.number("tap_s"),
+        overlap=part.choice("overlap", get_args(Overlap)),
+        spill=part.choice("spill", get_args(Spill)),
+        knee_bytes=part.number("knee_bytes"),
+        floor_s=part.number("floor_s"),
+        kernel_s=part.number("kernel_s"),
+        weight_byte_s=part.number("weight_byte_s"),
+        spilled_byte_s=part.number("spilled_byte_s"),
+        resident_byte_s=part.number("resident_byte_s"),
+        mac_s=part.number("mac_s"),
+        tap_s=part.number("tap_s"),
     )
-    fields.done()
+    part.done()
     return result
 
 
-def _ranges(fields: Fields) -> tuple[Range, ...]:
+def _ranges(section: Fields) -> tuple[Range, ...]:
     ranges = []
     for key in RANGES:
-        part = fields.record(key)
+        part = section.record(key)
         low, high = part.number("low"), part.number("high", positive=True)
         if low > high:
             raise part.fail("low", f"at most high ({high:g})", low)
         part.done()
         ranges.append(Range(key, low, high))
-    fields.done()
+    section.done()
     return tuple(ranges)
 
 
-def _held_out(fields: Fields) -> HeldOut:
-    interval = fields.number("interval", positive=True)
+def _held_out(section: Fields) -> HeldOut:
+    interval = section.number("interval", positive=True)
     if interval >= 1:
-        raise fields.fail("interval", "below 1, as 0.8", interval)
-    bands = tuple(_band(part) for part in fields.records("bands"))
+        raise section.fail("interval", "below 1, as 0.8", interval)
+    bands = tuple(_band(part) for part in section.records("bands"))
     if not bands or [b.pixels for b in bands] != sorted({b.pixels for b in bands}):
-        raise fields.fail("bands", "a list with growing pixels", [b.pixels for b in bands])
-    result = HeldOut(interval, fields.number("difference", positive=True), bands)
-    fields.done()
+        raise section.fail("bands", "a list with growing pixels", [b.pixels for b in bands])
+    result = HeldOut(interval, section.number("difference", positive=True), bands)
+    section.done()
     return result
 
 
-def _band(fields: Fields) -> Band:
+def _band(part: Fields) -> Band:
     result = Band(
-        pixels=fields.integer("pixels", minimum=1),
-        networks=fields.integer("networks", minimum=1),
-        families=fields.integer("families", minimum=1),
-        log_halfwidth=fields.number("log_halfwidth", positive=True),
-        mape=fields.number("mape"),
-        within_10=fields.number("within_10"),
-        within_20=fields.number("within_20"),
-        spearman=fields.number("spearman", minimum=-1.0),
+        pixels=part.integer("pixels", minimum=1),
+        networks=part.integer("networks", minimum=1),
+        families=part.integer("families", minimum=1),
+        log_halfwidth=part.number("log_halfwidth", positive=True),
+        mape=part.number("mape"),
+        within_10=part.number("within_10"),
+        within_20=part.number("within_20"),
+        spearman=part.number("spearman", minimum=-1.0),
     )
-    fields.done()
+    part.done()
     return result

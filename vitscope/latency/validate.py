@@ -98,7 +98,7 @@ class Report:
     data: Design
     fitted: Fit
     held_out: tuple[HeldOutNetwork, ...]
-    baselines: tuple[tuple[str, Score], ...]
+    baselines: tuple[tuple[str, tuple[tuple[str, Score], ...]], ...]
     noise: Noise
     differences: Differences
 
@@ -132,7 +132,10 @@ def validate(
             for i in np.flatnonzero(lineage == family)
         ]
     final = folds.without(folds.best(None))[1]
-    baselines = tuple((name, score(rows)) for name, rows in _baselines(data, folds, candidates).items())
+    baselines = tuple(
+        (name, (("small", score(in_band(rows, 0))), ("all", score(rows))))
+        for name, rows in _baselines(data, folds, candidates).items()
+    )
     return Report(data, final, tuple(held), baselines, _noise(data, final), _differences(table, final, held))
 
 

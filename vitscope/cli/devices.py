@@ -1,0 +1,93 @@
+"""`vitscope devices`: which devices latency can be predicted on, what is known of one, and its error, found again."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Annotated
+
+import typer
+
+from vitscope.cli.options import AsJson, Format, FormatChoice, choose_format
+from vitscope.errors import UsageError
+
+app = typer.Typer(
+    help="List the devices that latency is predicted on; show one, or check its error.", rich_markup_mode=None
+)
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="A device of the list, or a device file.")]
+
+
+@app.callback(invoke_without_command=True)
+def list_all(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        from vitscope.cli.output import show as show_table
+        from vitscope.latency.device import list_devices, load_device
+        from vitscope.report.devices import device_list
+
+        show_table(device_list([load_device(name) for name in list_devices()]))
+
+
+@app.command()
+def show(name: Name, form: FormatChoice = None, as_json: AsJson = False) -> None:
+    """Print the facts, the fitted coefficients, the limits and the held-out error of a device."""
+    from vitscope.latency.device import load_device
+    from vitscope.report.devices import device_tables
+
+    device = load_device(name)
+    chosen = _format(form, as_json)
+    if chosen == Format.json:
+        from dataclasses import asdict
+
+        record = asdict(device)
+        record["fusion"] = record.pop("rules")["name"]
+        print(json.dumps({"schema_version": 1, "device": record}, indent=2))
+        return
+    _show_all(device_tables(device), chosen)
+
+
+@app.command()
+def check(name: Name, form: FormatChoice = None, as_json: AsJson = False) -> None:
+    """Repeat the fit of a shipped device from its table and print the error held out by family (half a minute).
+
+    Exits 1 when the fit does not give the shipped coefficients back.
+    """
+    from dataclasses import asdict
+
+    from vitscope.latency.device import load_device
+    from vitscope.latency.fit import coefficients
+    from vitscope.latency.table import load_table
+    from vitscope.latency.validate import BANDS, in_band, score, validate
+    from vitscope.report.devices import check_tables
+
+    device = load_device(name)
+    chosen = _format(form, as_json)
+    progress = (lambda line: print(line, file=sys.stderr)) if sys.stderr.isatty() else None
+    report = validate(load_table(device.name), say=progress)
+    refit = coefficients(report.fitted)
+    if chosen == Format.json:
+        bands = [{"pixels": p, **asdict(score(in_band(report.held_out, i)))} for i, p in enumerate(BANDS)]
+        print(
+            json.dumps({"schema_version": 1, "device": name, "coefficients": asdict(refit), "bands": bands}, indent=2)
+        )
+    else:
+        _show_all(check_tables(device, report), chosen)
+    if not device.coefficients.agrees_with(refit):
+        print(f"{name}: the fit does not give the coefficients of the device file back", file=sys.stderr)
+        raise typer.Exit(1)
+
+
+def _format(form: Format | None, as_json: bool) -> Format:
+    chosen = choose_format(form, as_json, False, None)
+    if chosen == Format.csv:
+        raise UsageError("a device is several tables: use --format text, md or json")
+    return chosen
+
+
+def _show_all(tables: list, chosen: Format) -> None:  # type: ignore[type-arg]
+    from vitscope.cli.output import show as show_table
+
+    for i, table in enumerate(tables):
+        if i:
+            print()
+        show_table(table, chosen.value)

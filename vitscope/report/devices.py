@@ -1,0 +1,180 @@
+"""Devices as tables: what is known of one, what its fit came out as, and how wrong it is on families it has not seen."""
+
+from __future__ import annotations
+
+from math import expm1
+from typing import TYPE_CHECKING
+
+from vitscope import units
+from vitscope.latency.device import Coefficients, Device
+from vitscope.report.table import Column, Row, Table
+
+if TYPE_CHECKING:
+    from vitscope.latency.validate import Report, Score
+
+_LEFT = "left"
+
+
+def device_list(devices: list[Device]) -> Table:
+    """One row a device: what it is and how far its predictions are off."""
+    rows = []
+    for device in devices:
+        band = device.held_out.bands[0]
+        error = f"{units.percent(band.mape)} of {band.networks} networks"
+        rows.append(Row((device.name, device.runtime, device.precision, error, device.about)))
+    columns = (
+        Column("device", _LEFT), Column("runtime", _LEFT), Column("precision", _LEFT), Column("mean error held out", _LEFT),
+        Column("about", _LEFT),
+    )  # fmt: skip
+    return Table(columns, tuple(rows), notes=("vitscope devices show NAME prints one whole",))
+
+
+def device_tables(device: Device) -> list[Table]:
+    """Facts, coefficients, rules, ranges and held-out error of one device."""
+    facts = tuple(
+        Row((fact.key.replace("_", " "), units.si(fact.value), fact.source))
+        for fact in sorted(device.facts, key=lambda f: f.key)
+    )
+    identity = f"{device.name}: {device.about}; {device.runtime}, {device.precision}, batch {device.batch}"
+    rules = tuple(Row((rule.sign.replace("_", " "), str(rule.at_most), rule.reason)) for rule in device.residency)
+    ranges = tuple(Row((r.key.replace("_", " "), units.si(r.low), units.si(r.high))) for r in device.ranges)
+    bands = tuple(
+        Row((
+            f"up to {units.si(band.pixels)} pixels", str(band.networks), str(band.families), units.percent(band.mape),
+            units.percent(band.within_10), units.percent(band.within_20), f"{band.spearman:.3f}",
+            f"-{units.percent(-expm1(-band.log_halfwidth))} +{units.percent(expm1(band.log_halfwidth))}",
+        ))
+        for band in device.held_out.bands
+    )  # fmt: skip
+    level = units.percent(device.held_out.interval)
+    return [
+        Table((Column("fact", _LEFT), Column("value"), Column("source", _LEFT)), facts, title=identity),
+        Table(
+            (Column("coefficient", _LEFT), Column("value"), Column("meaning", _LEFT)),
+            coefficient_rows(device.coefficients),
+            title=f"fit: {device.form}",
+            notes=(f"fitted on {device.fitted_on}",),
+        ),
+        Table(
+            (Column("sign in the graph", _LEFT), Column("at most"), Column("why", _LEFT)),
+            rules,
+            title="runs whole: beyond these limits a prediction is `not calibrated`",
+        ),
+        Table(
+            (Column("quantity", _LEFT), Column("from"), Column("to")),
+            ranges,
+            title="seen by the fit: a prediction far outside is `out of range`",
+        ),
+        Table(
+            (
+                Column("input", _LEFT), Column("networks"), Column("families"), Column("mean error"), Column("within 10%"),
+                Column("within 20%"), Column("Spearman"), Column(f"{level} interval"),
+            ),
+            bands,
+            title="held out, each family predicted by a fit that has not seen it",
+        ),
+    ]  # fmt: skip
+
+
+def coefficient_rows(c: Coefficients) -> tuple[Row, ...]:
+    """The coefficients in the units people think in."""
+
+    def rate(seconds_each: float, unit: str) -> str:
+        return units.si(1 / seconds_each, unit) if seconds_each else "free"
+
+    spilled = "a kernel reads and writes" if c.spill == "kernel" else "a kernel reads, or writes,"
+    overlap = {
+        "none": "computing and moving bytes follow one another",
+        "kernel": "within a kernel the longer of computing and moving bytes counts",
+        "network": "over the network the longer of computing and moving bytes counts",
+    }[c.overlap]
+    return (
+        Row(("floor", units.seconds(c.floor_s), "every inference")),
+        Row(("start", units.seconds(c.kernel_s), "every kernel")),
+        Row(("weights", rate(c.weight_byte_s, "B/s"), "read once from main memory")),
+        Row(
+            (
+                "activations off the chip",
+                rate(c.spilled_byte_s, "B/s"),
+                f"where {spilled} over {units.size(int(c.knee_bytes))}",
+            )
+        ),
+        Row(("activations on the chip", rate(c.resident_byte_s, "B/s"), "all others")),
+        Row(("MACs", rate(c.mac_s, "MAC/s"), "convolutions and products")),
+        Row(("taps", rate(c.tap_s, "/s"), "output elements times kernel positions, whatever the channels")),
+        Row(("overlap", c.overlap, overlap)),
+    )
+
+
+def check_tables(device: Device, report: Report) -> list[Table]:
+    """The held-out report of a refit: bands, baselines, families, and every network."""
+    from vitscope.latency.validate import BANDS, in_band, score, wilson
+
+    columns = (
+        Column("predictor", _LEFT), Column("networks"), Column("mean"), Column("median"), Column("bias"), Column("within 5%"),
+        Column("within 10%"), Column("within 20%"), Column("Spearman"), Column("decisions"), Column("in family"),
+        Column("worst family", _LEFT),
+    )  # fmt: skip
+    rows = [
+        Row(_score_cells(f"up to {units.si(pixels)} pixels", score(in_band(report.held_out, i))), style="strong")
+        for i, pixels in enumerate(BANDS)
+    ]
+    rows.append(Row(_score_cells("all", score(report.held_out)), style="strong"))
+    for label, predictions in report.baselines:
+        rows += [Row(_score_cells(f"{label}, {where}", value), style="dim") for where, value in predictions]
+    first = score(in_band(report.held_out, 0))
+    low, high = wilson(first.within_10, first.networks)
+    noise, differences = report.noise, report.differences
+    families = []
+    for family in sorted({row.lineage for row in report.held_out}):
+        for i, band in enumerate(("small", "large")):
+            members = [row for row in in_band(report.held_out, i) if row.lineage == family]
+            if members:
+                value = score(members)
+                cells = (family, band, str(value.networks), units.percent(value.mape), units.ratio(value.bias))
+                families.append(Row((*cells, members[0].candidate)))
+    networks = tuple(
+        Row((
+            row.network.name, str(row.network.resolution), row.lineage, units.milliseconds(row.measured_s),
+            units.milliseconds(row.predicted_s), units.ratio(row.predicted_s / row.measured_s - 1),
+        ))
+        for row in sorted(report.held_out, key=lambda row: (row.lineage, row.network))
+    )  # fmt: skip
+    return [
+        Table(columns, tuple(rows), title=f"{device.name}: leave one family out, form chosen inside the loop", notes=(
+            f"within 10%, up to {units.si(BANDS[0])} pixels: {units.percent(first.within_10)}, "
+            f"95% Wilson interval {units.percent(low)} to {units.percent(high)}",
+            f"noise of the table: {noise.networks} networks measured more than once, a row is {units.percent(noise.raw)} from "
+            f"the mean of its network, {units.percent(noise.corrected)} with the offsets of the harnesses taken out",
+            f"differences: of {differences.pairs} pairs {units.percent(differences.called)} are called different, "
+            f"{units.percent(differences.right)} of these rightly",
+        )),
+        Table(
+            (Column("family", _LEFT), Column("input", _LEFT), Column("networks"), Column("mean"), Column("bias"),
+             Column("form chosen without it", _LEFT)),
+            tuple(families), title="by family",
+        ),
+        Table(
+            (Column("network", _LEFT), Column("input"), Column("family", _LEFT), Column("measured"), Column("predicted"),
+             Column("error")),
+            networks, title="by network",
+        ),
+        Table(
+            (Column("coefficient", _LEFT), Column("value"), Column("meaning", _LEFT)),
+            coefficient_rows(_refitted(report)), title=f"refit on everything: {report.fitted.candidate.label}",
+        ),
+    ]  # fmt: skip
+
+
+def _refitted(report: Report) -> Coefficients:
+    from vitscope.latency.fit import coefficients
+
+    return coefficients(report.fitted)
+
+
+def _score_cells(label: str, s: Score) -> tuple[str, ...]:
+    return (
+        label, str(s.networks), units.percent(s.mape), units.percent(s.median), units.ratio(s.bias), units.percent(s.within_5),
+        units.percent(s.within_10), units.percent(s.within_20), f"{s.spearman:.3f}", units.percent(s.decisions),
+        units.percent(s.family_decisions), f"{s.worst_family} {units.percent(s.worst_mape)}",
+    )  # fmt: skip
