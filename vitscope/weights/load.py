@@ -135,8 +135,8 @@ def _reasons(
         reasons.append("the file has one head, this network two: head.block=classifier would fit")
     if "head.head_dist.weight" in given and "head.head_dist.weight" not in ours and "head.head.weight" in ours:
         reasons.append("the file has a second head for distillation: head.block=distilled_classifier would fit")
-    if missing and all(".norm." in name or name.endswith(".gamma") for name in missing):
-        reasons.append("the file lacks norms or layer scales alone: it looks fused (deploy form), this network is not")
+    if any(".norm." in name for name in missing) and not any(".norm." in name for name in given):
+        reasons.append("the file has no norms: it looks fused (deploy form), this network is not")
     widths = [name for name in other if not name.endswith(".bias.table") and not name.startswith("head.head")]
     if widths:
         reasons.append("widths or expansions differ: another network of the family, or a variant of this one")

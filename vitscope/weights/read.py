@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import pickle
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,8 @@ def _read_safetensors(path: Path) -> Any:
 def _read_torch(path: Path) -> Any:
     import torch
 
+    if _is_torchscript(path):
+        raise WeightsError(f"{path}: a TorchScript archive, expected a state_dict")
     try:
         # The command line of the training script, a plain record that many checkpoints carry.
         with torch.serialization.safe_globals([argparse.Namespace]):
@@ -64,9 +67,16 @@ def _read_torch(path: Path) -> Any:
             ) from None
         raise WeightsError(f"{path}: not a checkpoint: {_first_line(error)}") from None
     except (RuntimeError, EOFError, ValueError, KeyError, TypeError, AttributeError, OSError) as error:
-        if "TorchScript" in str(error):
-            raise WeightsError(f"{path}: a TorchScript archive, expected a state_dict") from None
         raise WeightsError(f"{path}: damaged, or not a checkpoint: {_first_line(error)}") from None
+
+
+def _is_torchscript(path: Path) -> bool:
+    """Whether the file holds a compiled network; torch.load would hand it to a reader that runs it."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith("/constants.pkl") for name in archive.namelist())
+    except (zipfile.BadZipFile, OSError):
+        return False
 
 
 def _first_line(error: Exception) -> str:
@@ -94,4 +104,4 @@ def _state(content: Any, path: Path) -> dict[str, Any]:
 
 
 def _what(value: Any) -> str:
-    return "an empty mapping" if isinstance(value, Mapping) and not value else f"a {type(value).__name__}"
+    return "an empty mapping" if isinstance(value, Mapping) and not value else f"an object of type {type(value).__name__}"
