@@ -28,9 +28,6 @@ class Cost:
     unknown: tuple[str, ...] = ()
 
 
-ZERO = Cost(0, 0, 0, 0, 0, 0, 0)
-
-
 @lru_cache(maxsize=1 << 16)
 def cost_of(graph: Graph) -> Cost:
     """The Cost of `graph`; remembered, since a block's graph is met in many networks."""
@@ -74,16 +71,14 @@ def _place(op: OpRecord) -> str:
 
 def total(costs: Iterable[Cost]) -> Cost:
     """The cost of graphs that run one after the other: sums, and the highest of their peaks."""
-    result = ZERO
-    for cost in costs:
-        result = Cost(
-            result.params + cost.params,
-            result.macs + cost.macs,
-            result.activations + cost.activations,
-            result.read_bytes + cost.read_bytes,
-            result.write_bytes + cost.write_bytes,
-            max(result.peak_activation_bytes, cost.peak_activation_bytes),
-            result.param_bytes + cost.param_bytes,
-            result.unknown + cost.unknown,
-        )
-    return result
+    costs = list(costs)
+    return Cost(
+        params=sum(c.params for c in costs),
+        macs=sum(c.macs for c in costs),
+        activations=sum(c.activations for c in costs),
+        read_bytes=sum(c.read_bytes for c in costs),
+        write_bytes=sum(c.write_bytes for c in costs),
+        peak_activation_bytes=max((c.peak_activation_bytes for c in costs), default=0),
+        param_bytes=sum(c.param_bytes for c in costs),
+        unknown=tuple(place for c in costs for place in c.unknown),
+    )

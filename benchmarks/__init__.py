@@ -1,0 +1,1 @@
+"""What vitscope is measured by. `python -m benchmarks` runs it all and writes results.md."""
