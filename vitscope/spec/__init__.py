@@ -1,6 +1,6 @@
 """TEXT → VALUE: YAML architectures, read with positions, merged, validated, and given shapes. Never imports torch."""
 
-from vitscope.spec.load import load_spec, parse_spec
+from vitscope.spec.load import at_resolution, load_spec, parse_spec
 from vitscope.spec.value import Spec, Stage
 
-__all__ = ["Spec", "Stage", "load_spec", "parse_spec"]
+__all__ = ["Spec", "Stage", "at_resolution", "load_spec", "parse_spec"]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vitscope.errors import ShapeError
 from vitscope.spec.grammar import BlockSpec
+from vitscope.spec.plugins import PLUGIN_BLOCKS
 from vitscope.spec.shape import FeatureShape
 from vitscope.spec.value import Spec
+from vitscope.spec.wording import one_line, shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,7 @@ def flow(spec: Spec) -> tuple[Placed, ...]:
 
 
 def flow_with_misfits(spec: Spec) -> tuple[tuple[Placed, ...], tuple[Misfit, ...]]:
-    """As `flow`, but goes on after a block that does not fit, as if it kept the shape, to find them all."""
+    """As `flow`, but goes on after a block that does not fit, with what it was meant to put out, to find them all."""
     placed: list[Placed] = []
     misfits: list[Misfit] = []
     x = FeatureShape(*spec.input)
@@ -45,9 +47,10 @@ def flow_with_misfits(spec: Spec) -> tuple[tuple[Placed, ...], tuple[Misfit, ...
     def step(path: str, block: BlockSpec) -> None:
         nonlocal x
         try:
-            y = block.out_shape(x)
+            y = block.out_shape(x) if type(block) not in PLUGIN_BLOCKS else _plugin_out_shape(block, x)
         except ShapeError as error:
             misfits.append(Misfit(path, str(error)))
+            x = replace(x, tokens=False).strided(getattr(block, "width", x.channels), getattr(block, "stride", 1))
             return
         placed.append(Placed(path, block, x, y))
         x = y
@@ -61,13 +64,35 @@ def flow_with_misfits(spec: Spec) -> tuple[tuple[Placed, ...], tuple[Misfit, ...
             arrives = x.channels
             step(f"stages.{i}.blocks.{j}", block)
             if x.channels != stage.width and len(misfits) == before:
+                cure = (
+                    f"give the stage width {x.channels}"
+                    if stage.downsample is not None
+                    else "give the stage a downsample, or a block that changes the width"
+                )
                 misfits.append(
                     Misfit(
                         f"stages.{i}.blocks.{j}",
                         f"the stage has width {stage.width}, but {arrives} channels arrive and block {block.kind} "
-                        f"leaves {x.channels}: give the stage a downsample, or a block that changes the width",
+                        f"leaves {x.channels}: {cure}",
                     )
                 )
-                x = FeatureShape(stage.width, x.height, x.width, x.tokens)
+        if len(misfits) > before:
+            x = replace(x, channels=stage.width)
     step("head", spec.head)
     return tuple(placed), tuple(misfits)
+
+
+def _plugin_out_shape(block: BlockSpec, x: FeatureShape) -> FeatureShape:
+    """The `out_shape` of somebody else's code, whose mistakes are problems of the spec that uses it."""
+    try:
+        y = block.out_shape(x)
+    except ShapeError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise ShapeError(f"out_shape of {block.kind} raised {type(error).__name__}: {one_line(error)}") from error
+    if not isinstance(y, FeatureShape):
+        raise ShapeError(f"out_shape of {block.kind} returned {shown(y)}, expected a FeatureShape")
+    sides = (y.channels, y.height, y.width)
+    if not all(isinstance(side, int) and side >= 1 for side in sides):
+        raise ShapeError(f"out_shape of {block.kind} returned {shown(sides)}, expected whole numbers from 1")
+    return y

@@ -18,6 +18,8 @@ Role = Literal["stem", "downsample", "block", "head"]
 Act = Literal["relu", "relu6", "gelu", "gelu_tanh", "silu", "hardswish", "none"]
 Norm = Literal["bn", "gn", "ln", "none"]
 
+MAX_PAIRS = 1 << 26  # of query and key positions, each with an index into the table of attention biases
+
 Width = Annotated[int, Field(strict=True, ge=1, le=65536, description="output channels")]
 Classes = Annotated[int, Field(strict=True, ge=1, le=10_000_000, description="classes of the last linear layer")]
 Expansion = Annotated[float, Field(strict=True, gt=0, le=64, description="hidden / input channels")]
@@ -61,6 +63,15 @@ def odd(name: str, value: int) -> None:
     """Refuse an even kernel: its padding would not be symmetric."""
     if value % 2 == 0:
         raise ValueError(f"{name} must be odd, got {value}")
+
+
+def need_pairs(queries: int, keys: int) -> None:
+    """Refuse attention whose table of offsets alone would take half a gigabyte."""
+    if queries * keys > MAX_PAIRS:
+        raise ShapeError(
+            f"attention of {queries:,} to {keys:,} positions makes {queries * keys:,} pairs, more than {MAX_PAIRS:,}: "
+            "use it at a lower resolution, or stride_attention"
+        )
 
 
 def hidden_channels(in_channels: int, expansion: float) -> int:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from vitscope.spec.document import locate, merge_text, read_merged
+from vitscope.errors import SpecError
+from vitscope.spec.document import STDIN, locate, merge_text, read_merged, read_stdin
+from vitscope.spec.fit import need_shapes
+from vitscope.spec.override import override
 from vitscope.spec.plugins import kinds_for
-from vitscope.spec.resolve import check_shapes, resolve
-from vitscope.spec.text import Document
+from vitscope.spec.resolve import MAX_SIDE, is_side, resolve
+from vitscope.spec.text import Document, Mark
 from vitscope.spec.value import Spec
 
 
@@ -20,29 +24,49 @@ def load_spec(
     resolution: tuple[int, int] | None = None,
     allow_plugins: bool = False,
 ) -> Spec:
-    """The Spec of a YAML file or of a network of the zoo.
+    """The Spec of a YAML file, of a network of the zoo, or of standard input (`-`).
 
     `overrides` are `KEY.PATH=VALUE` settings; `resolution` is (height, width) in pixels. Raises SpecError with every
     problem of the file, or UsageError when there is no such file or name.
     """
-    document = read_merged(locate(str(model)), overrides)
-    return _spec(document, resolution, allow_plugins)
+    name = str(model)
+    document = merge_text(read_stdin(), "<stdin>") if name == STDIN else read_merged(locate(name))
+    return _spec(document, overrides, resolution, allow_plugins)
 
 
 def parse_spec(text: str, source: str = "<text>", overrides: Sequence[str] = ()) -> Spec:
-    """The Spec of a YAML text; `source` names it in errors. Plugins are never run."""
-    return _spec(merge_text(text, source, overrides), None, False)
+    """The Spec of a YAML text; `source` names it in errors. Its plugins run only where VITSCOPE_ALLOW_PLUGINS is set."""
+    return _spec(merge_text(text, source), overrides, None, False)
 
 
-def _spec(document: Document, resolution: tuple[int, int] | None, allow_plugins: bool) -> Spec:
-    if resolution is not None and isinstance(document.data.get("input"), list) and len(document.data["input"]) == 3:
-        document.data["input"][1:] = resolution
+def _spec(
+    document: Document, overrides: Sequence[str], resolution: tuple[int, int] | None, allow_plugins: bool
+) -> Spec:
+    override(document, overrides)
+    size = document.data.get("input")
+    if resolution is not None and isinstance(size, list) and len(size) == 3 and tuple(size[1:]) != tuple(resolution):
+        size[1:] = resolution
+        document.data.pop("reported", None)
+        mark = Mark(f"resolution {resolution[0]}×{resolution[1]}")
+        document.values.update({("input", 1): mark, ("input", 2): mark})
     kinds, plugins = kinds_for(document, allow_plugins)
     return resolve(document, kinds, plugins)
 
 
 def at_resolution(spec: Spec, height: int, width: int) -> Spec:
-    """`spec` for another input size. Raises SpecError when a block cannot take what then arrives."""
-    moved = replace(spec, input=(spec.input[0], height, width))
-    check_shapes(moved)
+    """`spec` for another input size, without the figures reported at its own.
+
+    Raises SpecError when a block cannot take what then arrives.
+    """
+    if (height, width) == spec.input[1:]:
+        return spec
+    if not is_side(height) or not is_side(width):
+        raise SpecError([f"{spec.name}: resolution expects whole numbers from 1 to {MAX_SIDE}, got {height}×{width}"])
+    size = (spec.input[0], height, width)
+    document = json.loads(spec.document) if spec.document else {}
+    document.pop("reported", None)
+    moved = replace(
+        spec, input=size, reported=None, document=json.dumps(document | {"input": list(size)}, sort_keys=True)
+    )
+    need_shapes(moved)
     return moved

@@ -24,6 +24,7 @@ from vitscope.spec.grammar import (
     Width,
     hidden_channels,
     need_map,
+    need_pairs,
     odd,
 )
 from vitscope.spec.shape import FeatureShape
@@ -70,6 +71,11 @@ class Attention(Ffn):
         bool, Field(strict=True, description="mix heads by 1×1 convolutions around the softmax")
     ] = True
 
+    def out_shape(self, x: FeatureShape) -> FeatureShape:
+        y = Ffn.out_shape(self, x)
+        need_pairs(x.height * x.width, x.height * x.width)
+        return y
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StrideAttention(Attention):
@@ -85,6 +91,8 @@ class StrideAttention(Attention):
             raise ShapeError(
                 f"attention_stride {self.attention_stride} does not divide the {x.height}×{x.width} map that arrives here"
             )
+        grid = (x.height // self.attention_stride) * (x.width // self.attention_stride)
+        need_pairs(grid, grid)
         return x
 
 
@@ -135,6 +143,7 @@ class Mb3d(BlockSpec):
 
     def out_shape(self, x: FeatureShape) -> FeatureShape:
         hidden_channels(x.channels, self.expansion)
+        need_pairs(x.height * x.width, x.height * x.width)
         return FeatureShape(x.channels, x.height, x.width, tokens=self.channel_mixer == "mlp")
 
 
@@ -156,4 +165,6 @@ class DualPath(BlockSpec):
 
     def out_shape(self, x: FeatureShape) -> FeatureShape:
         need_map(self.kind, x)
-        return x.strided(self.width, self.stride)
+        y = x.strided(self.width, self.stride)
+        need_pairs(y.height * y.width, x.height * x.width)
+        return y
