@@ -1,7 +1,7 @@
 """Rebuild the iPhone 12 tables from published.csv and timm, refit, and rewrite the fit of devices/iphone12.yaml.
 
-python benchmarks/fit_iphone12.py            # tables and fit; needs timm, a few minutes
-python benchmarks/fit_iphone12.py --fit      # the fit alone, from the tables that ship
+python -m benchmarks.fit_iphone12            # tables and fit; needs timm, a few minutes
+python -m benchmarks.fit_iphone12 --fit      # the fit alone, from the tables that ship
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from pathlib import Path
 from types import ModuleType
 
 import torch
-from iphone12_networks import FELL_BACK, HARNESSES, NETWORKS, NOT_BUILT, QUOTED, RESOLUTION, Harness
 
+from benchmarks.iphone12_networks import FELL_BACK, HARNESSES, NETWORKS, NOT_BUILT, QUOTED, RESOLUTION, Harness
 from vitscope.graph.record import Graph
 from vitscope.graph.trace import trace
 from vitscope.latency.device import DEVICES, load_device

@@ -12,7 +12,7 @@ def fitted_section(report: Report, table: Table, described: str) -> str:
     """YAML lines from `fit:` on. Numbers have six significant figures: a refit must give them back."""
     c = coefficients(report.fitted)
     lines = [
-        "fit:  # everything below is written by benchmarks/fit_iphone12.py",
+        "fit:  # everything below is written by python -m benchmarks.fit_iphone12",
         f"  data: >-\n    {described}",
         f"  form: {report.fitted.candidate.label}",
         "  coefficients:",

@@ -120,8 +120,7 @@ def check_tables(device: Device, report: Report) -> list[Table]:
         for i, pixels in enumerate(BANDS)
     ]
     rows.append(Row(_score_cells("all", score(report.held_out)), style="strong"))
-    for label, predictions in report.baselines:
-        rows += [Row(_score_cells(f"{label}, {where}", value), style="dim") for where, value in predictions]
+    rows += [Row(_score_cells(label, value), style="dim") for label, value in report.baselines]
     first = score(in_band(report.held_out, 0))
     low, high = wilson(first.within_10, first.networks)
     noise, differences = report.noise, report.differences
