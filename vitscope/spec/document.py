@@ -94,7 +94,6 @@ def _extend(document: Document, folder: FilePath, chain: tuple[FilePath, ...]) -
     if not isinstance(document.data, dict):
         document.fail(document.mark(()), "expected a mapping with name, input, stem, stages and head")
     if "extends" not in document.data:
-        _stages_by_index(document)
         return document
     base_name = document.data.pop("extends")
     mark = document.mark(("extends",))
@@ -177,10 +176,3 @@ def no_item(key: object, path: Path, length: int) -> str:
 def _is_other_kind(path: Path, value: dict[Any, Any], here: dict[Any, Any] | list[Any]) -> bool:
     """A mapping that names another block kind is a new block, not an edit of the old one's fields."""
     return is_block(path) and isinstance(here, dict) and "block" in value and value["block"] != here.get("block")
-
-
-def _stages_by_index(document: Document) -> None:
-    """`stages: {0: …, 1: …}` of a spec that extends nothing is a list written with its indices."""
-    stages = document.data.get("stages")
-    if isinstance(stages, dict) and stages and set(stages) == set(range(len(stages))):
-        document.data["stages"] = [stages[i] for i in range(len(stages))]

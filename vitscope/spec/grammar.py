@@ -23,7 +23,16 @@ MAX_PAIRS = 1 << 26  # of query and key positions, each with an index into the t
 Width = Annotated[int, Field(strict=True, ge=1, le=65536, description="output channels")]
 Classes = Annotated[int, Field(strict=True, ge=1, le=10_000_000, description="classes of the last linear layer")]
 Expansion = Annotated[float, Field(strict=True, gt=0, le=64, description="hidden / input channels")]
-Kernel = Annotated[int, Field(strict=True, ge=1, le=63, description="side of the depthwise or spatial kernel, odd")]
+Kernel = Annotated[
+    int,
+    Field(
+        strict=True,
+        ge=1,
+        le=63,
+        description="side of the depthwise or spatial kernel, odd",
+        json_schema_extra={"not": {"multipleOf": 2}},
+    ),
+]
 Stride = Annotated[int, Field(strict=True, ge=1, le=16, description="spatial stride")]
 NumHeads = Annotated[int, Field(strict=True, ge=1, le=256, description="attention heads")]
 HeadDim = Annotated[int, Field(strict=True, ge=1, le=1024, description="channels of query and key per head")]

@@ -37,8 +37,8 @@ def stages_of(context: Context) -> tuple[Stage, ...] | None:
     if value is None:
         return None
     if isinstance(value, dict):
-        context.problem(("stages",), f"stages expects a list of stages, {_EXAMPLE}; only what extends a spec may name "
-                        "stages by number, and numbers start at 0")  # fmt: skip
+        text = f"stages expects a list of stages, {_EXAMPLE}; only a spec that extends another names stages by number"
+        context.problem(("stages",), text)
         return None
     if not isinstance(value, list) or not value:
         context.problem(("stages",), f"stages expects a list of stages, {_EXAMPLE}; got {shown(value)}")
