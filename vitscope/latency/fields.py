@@ -13,17 +13,27 @@ MAX_BYTES = 4_000_000  # a device file is a few kB; a larger one is something el
 
 
 def read_yaml(path: Path) -> object:
-    """The document in `path`, with the fast C loader where PyYAML has it. Raises UsageError."""
+    """The document in `path`, with the fast C loader where PyYAML has it. Raises UsageError, also for a key given twice."""
     import yaml
+
+    class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # pyright: ignore[reportGeneralTypeIssues]
+        """The safe loader, which keeps the last of two equal keys, with that mistake refused."""
+
+        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+            keys = [child.value for child, _ in node.value]
+            twice = next((key for key in keys if keys.count(key) > 1), None)
+            if twice is not None:
+                raise UsageError(f"{path}:{node.start_mark.line + 1}: the key {twice!r} is given twice")
+            return super().construct_mapping(node, deep)
 
     try:
         raw = path.read_bytes()
         if len(raw) > MAX_BYTES:
             raise UsageError(f"{path}: {len(raw)} bytes, expected a file of at most {MAX_BYTES}")
-        return yaml.load(raw.decode(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        return yaml.load(raw.decode(), Loader=Loader)
     except OSError as error:
         raise UsageError(f"{path}: cannot read: {error.strerror or error}") from error
-    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError, TypeError) as error:
         reason = " ".join(str(error).split())
         raise UsageError(f"{path}: not a YAML file: {reason}") from error
 

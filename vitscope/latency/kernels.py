@@ -49,20 +49,20 @@ def lower(graph: Graph, rules: FusionRules) -> tuple[Kernel, ...]:
             readers.setdefault(value, []).append(node)
     kernels: list[_Draft] = []
     maker: dict[int, _Draft] = {}
-    stands_for: dict[int, int] = {}  # a value absorbed from the front -> the value that its reader reads instead
+    stands_for: dict[int, tuple[int, int]] = {}  # a value absorbed from the front -> what its reader reads instead
 
     def only_reader(value: int) -> _Node | None:
         found = readers.get(value, [])
         return found[0] if len(found) == 1 and value not in kept else None
 
     for node in nodes:
-        reads = {stands_for.get(value, value): count for value, count in node.reads.items()}
+        reads = dict(stands_for.get(value, (value, count)) for value, count in node.reads.items())
         host = _host(node, reads, maker, only_reader, rules)
         if host is not None:
             draft, how = host
             draft.absorb(node, reads, how)
         elif (reader := only_reader(node.write)) and _joins_reader(node, reader, rules):
-            stands_for[node.write] = next(iter(reads))
+            stands_for[node.write] = next(iter(reads.items()))
             continue
         else:
             draft = _Draft(node, reads, len(kernels))
