@@ -83,7 +83,9 @@ def _broadcast(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, ...] | None
 
 
 def _mean(x: Tensor, dims: Sequence[int] | None = None, keepdim: bool = False, **kwargs: Any) -> Tensor | None:
-    if not dims or kwargs or not x.is_contiguous() or not x.is_floating_point():
+    if not dims or not x.dim() or kwargs or not x.is_contiguous() or not x.is_floating_point():
+        return None
+    if len({d % x.dim() for d in dims}) != len(dims) or any(not -x.dim() <= d < x.dim() for d in dims):
         return None
     reduced = {d % x.dim() for d in dims}
     sides = [1 if i in reduced else side for i, side in enumerate(x.shape) if keepdim or i not in reduced]
@@ -98,7 +100,7 @@ def _mm(x: Tensor, y: Tensor) -> Tensor | None:
 
 
 def _addmm(bias: Tensor, x: Tensor, y: Tensor, **kwargs: Any) -> Tensor | None:
-    return None if kwargs or bias.dim() != 1 else _mm(x, y)
+    return None if kwargs or y.dim() != 2 or bias.shape != y.shape[1:] else _mm(x, y)
 
 
 def _bmm(x: Tensor, y: Tensor) -> Tensor | None:
@@ -109,14 +111,15 @@ def _bmm(x: Tensor, y: Tensor) -> Tensor | None:
 
 
 def _clone(x: Tensor, *, memory_format: Any = None) -> Tensor | None:
-    return x.new_empty(x.shape) if memory_format is torch.contiguous_format or x.is_contiguous() else None
+    kept = memory_format in (None, torch.preserve_format) and x.is_contiguous()
+    return x.new_empty(x.shape) if kept or memory_format is torch.contiguous_format else None
 
 
 def _index(x: Tensor, indices: Sequence[Tensor | None]) -> Tensor | None:
     """One index tensor behind full slices: table[:, offsets]."""
     if not x.is_contiguous() or any(i is not None for i in indices[:-1]) or indices[-1] is None:
         return None
-    if indices[-1].dtype != torch.int64:
+    if indices[-1].dtype != torch.int64 or len(indices) > x.dim():
         return None
     position = len(indices) - 1
     return x.new_empty((*x.shape[:position], *indices[-1].shape, *x.shape[position + 1 :]))
@@ -136,6 +139,8 @@ def _avg_pool2d(
     sides = []
     for i, side in enumerate(x.shape[2:]):
         k, s, p = (values[i if len(values) > 1 else 0] for values in (kernel, stride or kernel, padding))
+        if p > k // 2:
+            return None
         span = side + 2 * p - k
         steps = -(-span // s) if ceil_mode else span // s
         if ceil_mode and steps * s >= side + p:
