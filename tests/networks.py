@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -9,6 +12,17 @@ from vitscope.graph.record import Graph
 from vitscope.graph.trace import trace
 from vitscope.model import Model, build
 from vitscope.spec import load_spec
+
+
+class Calls(nn.Module):
+    """A function of layers and tensors as a module: `Calls(lambda conv, x: conv(x) + x, nn.Conv2d(3, 3, 1))`."""
+
+    def __init__(self, function: Callable[..., Any], *layers: nn.Module):
+        super().__init__()
+        self.function, self.layers = function, nn.ModuleList(layers)
+
+    def forward(self, *inputs: Tensor) -> Any:
+        return self.function(*self.layers, *inputs)
 
 
 def zoo_model(name: str, resolution: tuple[int, int] | None = None, overrides: tuple[str, ...] = ()) -> Model:

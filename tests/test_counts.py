@@ -7,8 +7,8 @@ from types import ModuleType
 import pytest
 import torch
 import torch.nn.functional as F
-from networks import zoo_graph
-from torch import Tensor, nn
+from networks import Calls, zoo_graph
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from vitscope.cost.ops import FREE, MACS, macs, op_class
@@ -17,17 +17,6 @@ from vitscope.graph.trace import trace
 from vitscope.model import build
 from vitscope.spec import load_spec
 from vitscope.spec.zoo import zoo_names
-
-
-class Calls(nn.Module):
-    """A function of tensors as a module."""
-
-    def __init__(self, function, *layers: nn.Module):
-        super().__init__()
-        self.function, self.layers = function, nn.ModuleList(layers)
-
-    def forward(self, *inputs: Tensor) -> Tensor:
-        return self.function(*self.layers, *inputs)
 
 
 def graph_of(module, *shapes: tuple[int, ...], device: str = "meta") -> Graph:

@@ -37,18 +37,14 @@ def _elements(graph: Graph, op: OpRecord) -> int:
 
 def _norm(graph: Graph, op: OpRecord) -> int:
     """4 an element, 5 with learned gain: fvcore's estimate of any norm whose statistics come from the image."""
-    return _elements(graph, op) * (5 if _has_gain(graph, op) else 4)
+    return _elements(graph, op) * (5 if len(op.inputs) > 1 else 4)
 
 
 def _batch_norm(graph: Graph, op: OpRecord) -> int:
     """In eval mode one multiplication and, with learned gain, a second one an element."""
     if op.attr("training") is True:  # what InstanceNorm is made of
         return _norm(graph, op)
-    return _elements(graph, op) * (2 if _has_gain(graph, op) else 1)
-
-
-def _has_gain(graph: Graph, op: OpRecord) -> bool:
-    return any(graph.tensors[i].kind == "param" for i in op.inputs[1:])
+    return _elements(graph, op) * (2 if len(op.inputs) > 3 else 1)  # beside the map and its two statistics
 
 
 # fvcore 0.1.5 flop_count.py: what it adds to convolution, linear and matmul.
@@ -94,7 +90,7 @@ def _snap_params(graph: Graph, op: OpRecord) -> int:
         weight = next((t for t in graph.tensors if t.storage == storage and t.kind == "param"), None)
         if weight is None:
             return 0
-        bias = weight.name.rpartition(".")[0] + ".bias"
+        bias = weight.name.removesuffix("weight") + "bias"
         return weight.numel + sum(p.numel for p in graph.params if p.name == bias)
     if base_name(op) == "native_layer_norm":
         return sum(graph.tensors[i].numel for i in op.inputs[1:] if graph.tensors[i].kind == "param")
