@@ -162,7 +162,9 @@ def _resolution(file: tuple[int, ...], here: tuple[int, ...], input_size: tuple[
     if input_size is None or file[0] != here[0]:
         return reason
     _, height, width = input_size
-    reduction = math.isqrt(height * width // here[-1])
+    reduction = next((r for r in (4, 8, 16, 32, 64) if -(-height // r) * -(-width // r) == here[-1]), None)
+    if reduction is None:
+        return reason
     rows = next(r for r in range(math.isqrt(file[-1]), 0, -1) if file[-1] % r == 0)
     return (
         f"{reason}; {rows * reduction}×{file[-1] // rows * reduction} would fit, this network is for {height}×{width}"
