@@ -36,7 +36,7 @@ class Coefficients:
     `overlap` says whether compute and traffic hide behind one another: never, within a kernel, or over the whole network.
     `spill` says what is held against `knee_bytes` to decide whether activations leave the chip: all that a kernel reads
     and writes, or its reads and its writes each. `tap_s` is per output element and kernel position, whatever the number of
-    channels: the price of few channels.
+    channels: the price of few channels. `score_s` is per element of a softmax.
     """
 
     overlap: Overlap
@@ -49,6 +49,7 @@ class Coefficients:
     resident_byte_s: float
     mac_s: float
     tap_s: float
+    score_s: float
 
     def agrees_with(self, other: Coefficients, tolerance: float = 1e-3) -> bool:
         """Whether two fits are one: the same form, and every number equal to `tolerance` of itself."""
@@ -225,6 +226,7 @@ def _coefficients(part: Fields) -> Coefficients:
         resident_byte_s=part.number("resident_byte_s"),
         mac_s=part.number("mac_s"),
         tap_s=part.number("tap_s"),
+        score_s=part.number("score_s"),
     )
     part.done()
     return result

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 from vitscope.latency.fit import coefficients
 from vitscope.latency.kernels import Kernel
 from vitscope.latency.table import NetworkId, Table
@@ -19,17 +21,9 @@ def fitted_section(report: Report, table: Table, described: str) -> str:
         f"    overlap: {c.overlap}",
         f"    spill: {c.spill}",
     ]
-    for key in (
-        "knee_bytes",
-        "floor_s",
-        "kernel_s",
-        "weight_byte_s",
-        "spilled_byte_s",
-        "resident_byte_s",
-        "mac_s",
-        "tap_s",
-    ):
-        lines.append(f"    {key}: {getattr(c, key):.5e}")
+    for field in fields(c):
+        if isinstance(value := getattr(c, field.name), float):
+            lines.append(f"    {field.name}: {value:.5e}")
     lines.append("  ranges:")
     for key, values in quantities(table).items():
         lines.append(f"    {key}: {{low: {min(values)}, high: {max(values)}}}")

@@ -46,7 +46,7 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class KernelCost:
-    """Seconds of one kernel: moving bytes, computing, and starting."""
+    """Seconds of one kernel: moving bytes, computing, and starting, which a softmax does score by score."""
 
     traffic_s: float
     compute_s: float
@@ -87,7 +87,9 @@ def coefficients_cost(c: Coefficients, element_bytes: int, kernel: Kernel) -> Ke
     resident = reads + writes - spilled
     weights = kernel.weights * element_bytes
     traffic = weights * c.weight_byte_s + spilled * c.spilled_byte_s + resident * c.resident_byte_s
-    return KernelCost(traffic, kernel.macs * c.mac_s + kernel.macs / kernel.depth * c.tap_s, c.kernel_s)
+    compute = kernel.macs * c.mac_s + kernel.macs / kernel.depth * c.tap_s
+    scores = kernel.writes if kernel.kind == "softmax" else 0
+    return KernelCost(traffic, compute, c.kernel_s + scores * c.score_s)
 
 
 def bound_seconds(device: Device, kernel: Kernel) -> float:

@@ -102,6 +102,7 @@ def coefficient_rows(c: Coefficients) -> tuple[Row, ...]:
         Row(("activations on the chip", rate(c.resident_byte_s, "B/s"), "all others")),
         Row(("MACs", rate(c.mac_s, "MAC/s"), "convolutions and products")),
         Row(("taps", rate(c.tap_s, "/s"), "output elements times kernel positions, whatever the channels")),
+        Row(("scores", rate(c.score_s, "/s"), "elements of softmax, hidden by nothing")),
         Row(("overlap", c.overlap, overlap)),
     )
 
