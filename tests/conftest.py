@@ -10,6 +10,10 @@ from typing import Any
 
 import pytest
 
+# Before anything imports torch: networks this small run no faster on more threads, and on a busy machine, where threads
+# wait for each other, several times slower. Subprocesses inherit it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 _KEEP: list[Any] = []  # operators live as long as the Library object that defined them
 
 
