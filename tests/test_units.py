@@ -29,7 +29,8 @@ def test_seconds(value, text):
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(0.032, "+3.2%"), (-0.41, "-41%"), (0.0, "0%"), (0.0001, "0%"), (None, "–"), (12.0, "+1200%")]
+    ("value", "text"),
+    [(0.032, "+3.2%"), (-0.41, "-41.0%"), (0.0, "0%"), (0.0001, "0%"), (None, "–"), (12.0, "+1200%"), (1.053, "+105%")],
 )
 def test_ratio(value, text):
     assert units.ratio(value) == text

@@ -67,13 +67,13 @@ def fixed_milliseconds(value: float | None) -> str:
 
 
 def ratio(value: float | None) -> str:
-    """A relative change with its sign: `+3.2%`, `-41%`, `0%`."""
+    """A relative change with its sign: `+3.2%`, `-41.0%`, `+105%`, `0%`."""
     if value is None:
         return UNKNOWN
     percent = value * 100
     if abs(percent) < 0.05:
         return "0%"
-    return f"{'+' if percent > 0 else '-'}{significant(abs(percent), 2)}%"
+    return f"{percent:+.0f}%" if abs(percent) >= 99.95 else f"{percent:+.1f}%"
 
 
 def percent(value: float | None) -> str:

@@ -57,6 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:
         code = app(arguments, prog_name="vitscope", standalone_mode=False)
+        if code == _INTERRUPTED:  # how the parser hands on a KeyboardInterrupt
+            raise KeyboardInterrupt
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except KeyboardInterrupt:
@@ -81,9 +83,6 @@ def _report(error: Exception) -> int:
     if callable(show):
         show(file=sys.stderr)
         return int(getattr(error, "exit_code", 2))
-    if type(error).__name__ == "Abort":
-        print("interrupted", file=sys.stderr)
-        return _INTERRUPTED
     text = " ".join(str(error).split()) or "no message"
     print(
         f"vitscope: internal error: {type(error).__name__}: {text} (run again with --debug and report it)",

@@ -51,7 +51,9 @@ def compare(
     output: Output = None,
     force: Force = False,
 ) -> int:
-    """Compare models with the first: spec keys, totals, stages, and which of them dominates.
+    """Compare models with the first.
+
+    Spec keys, totals, stages, predicted latency, and which of the two dominates.
 
     vitscope compare efficientformer_l1 efficientformerv2_s2 --device iphone12
 

@@ -126,7 +126,7 @@ def pareto(
     as_json: Annotated[bool, typer.Option("--json", help="Same as --format json.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Same as --format csv.")] = False,
 ) -> None:
-    """Show which models of a results table nothing else beats, and draw them.
+    """Show the Pareto front of a results table, and draw it.
 
     Without --x and --y: latency and top-1 accuracy. The table goes to stdout, with what dominates each model.
 

@@ -60,7 +60,9 @@ def profile(
     output: Output = None,
     force: Force = False,
 ) -> int:
-    """Show what models cost: params, MACs, memory, and predicted latency with its interval.
+    """Show what models cost.
+
+    Params, MACs, memory, and predicted latency with its interval, part by part.
 
     vitscope profile efficientformerv2_s1 --device iphone12 --by stage
     """

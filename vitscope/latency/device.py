@@ -156,7 +156,7 @@ def list_devices() -> tuple[str, ...]:
 def load_device(name_or_path: str | Path) -> Device:
     """A shipped device by its name, or a user's own by the path of its YAML file.
 
-    Raises UnavailableError for an unknown name, UsageError with one line for a file that cannot be understood.
+    Raises UsageError with one line for an unknown name and for a file that cannot be understood.
     """
     text = str(name_or_path)
     if text in list_devices():
@@ -167,7 +167,7 @@ def load_device(name_or_path: str | Path) -> Device:
             raise UsageError(f"{path}: no such device file")
         return parse_device(read_yaml(path), str(path))
     known = list_devices()
-    raise UnavailableError(f"unknown device {text!r}{nearest(text, known)}; known: {', '.join(known)}, or a .yaml file")
+    raise UsageError(f"unknown device {text!r}{nearest(text, known)}; known: {', '.join(known)}, or a .yaml file")
 
 
 @lru_cache

@@ -76,7 +76,8 @@ def _stages(c: Comparison) -> Table:
     columns = [Column("stage", "left")]
     for change in c.stages[0].changes:
         columns += [Column(change.metric), Column("change"), Column("relative")]
-    return Table(tuple(columns), tuple(_stage_row(stage, c) for stage in c.stages))
+    note = f"values are those of {c.b.name}, changes against {c.a.name}"
+    return Table(tuple(columns), tuple(_stage_row(stage, c) for stage in c.stages), notes=(note,))
 
 
 def _stage_row(stage: StageChange, c: Comparison) -> Row:
