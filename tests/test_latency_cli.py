@@ -45,8 +45,8 @@ def test_show_as_markdown(capsys: pytest.CaptureFixture[str]):
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (("show", "iphone21"), 3, "did you mean 'iphone12'"),
-        (("check", "iphone21"), 3, "did you mean 'iphone12'"),
+        (("show", "iphone21"), 2, "did you mean 'iphone12'"),
+        (("check", "iphone21"), 2, "did you mean 'iphone12'"),
         (("show", "nothing.yaml"), 2, "no such device file"),
         (("show", "iphone12", "--format", "csv"), 2, "use --format text, md or json"),
     ],

@@ -7,7 +7,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Literal, get_args
 
-from vitscope.errors import UnavailableError, UsageError, nearest
+from vitscope.errors import UsageError, nearest
 from vitscope.latency.fields import Fields, read_yaml
 from vitscope.latency.residency import SIGNS, ResidencyRule
 from vitscope.latency.runtime import FusionRules, load_runtime
