@@ -104,4 +104,6 @@ def _state(content: Any, path: Path) -> dict[str, Any]:
 
 
 def _what(value: Any) -> str:
-    return "an empty mapping" if isinstance(value, Mapping) and not value else f"an object of type {type(value).__name__}"
+    return (
+        "an empty mapping" if isinstance(value, Mapping) and not value else f"an object of type {type(value).__name__}"
+    )
