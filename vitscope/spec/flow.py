@@ -40,6 +40,17 @@ def flow(spec: Spec) -> tuple[Placed, ...]:
 
 def flow_with_misfits(spec: Spec) -> tuple[tuple[Placed, ...], tuple[Misfit, ...]]:
     """As `flow`, but goes on after a block that does not fit, with what it was meant to put out, to find them all."""
+    global _last
+    if _last is None or _last[0] is not spec:
+        _last = (spec, _walk(spec))
+    return _last[1]
+
+
+# A spec is checked where it is made and walked again where it is used: the second time it is at hand.
+_last: tuple[Spec, tuple[tuple[Placed, ...], tuple[Misfit, ...]]] | None = None
+
+
+def _walk(spec: Spec) -> tuple[tuple[Placed, ...], tuple[Misfit, ...]]:
     placed: list[Placed] = []
     misfits: list[Misfit] = []
     x = FeatureShape(*spec.input)

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from vitscope.errors import SpecError
 from vitscope.spec.document import STDIN, locate, merge_text, read_merged, read_stdin
@@ -51,6 +52,26 @@ def _spec(
         document.values.update({("input", 1): mark, ("input", 2): mark})
     kinds, plugins = kinds_for(document, allow_plugins)
     return resolve(document, kinds, plugins)
+
+
+class Variants:
+    """Edits of one spec whose text is read once: what a search over thousands of candidates asks for."""
+
+    def __init__(self, model: str | Path, *, allow_plugins: bool = False):
+        self._document = read_merged(locate(str(model)))
+        self._allow_plugins = allow_plugins
+
+    def spec(self, *overrides: str) -> Spec:
+        """The Spec with each `KEY.PATH=VALUE` set; the same as `load_spec(model, overrides)`."""
+        base = self._document
+        copy = Document(_copied(base.data), base.sources, dict(base.values), dict(base.keys), dict(base.problems))
+        return _spec(copy, overrides, None, self._allow_plugins)
+
+
+def _copied(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _copied(item) for key, item in value.items()}
+    return [_copied(item) for item in value] if isinstance(value, list) else value
 
 
 def at_resolution(spec: Spec, height: int, width: int) -> Spec:

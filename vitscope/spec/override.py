@@ -37,14 +37,12 @@ def override(document: Document, settings: Iterable[str]) -> None:
         marks = {p: m for p, m in marks.items() if p[: len(path)] != path}
         marks[path] = mark
 
-    def is_set(path: Path) -> bool:
-        return any(path[:n] in marks for n in range(1, len(path) + 1))
-
-    if marks:
+    for under in marks:
         for places in (document.values, document.keys):
-            for path in [path for path in places if is_set(path)]:
+            for path in [path for path in places if path[: len(under)] == under]:
                 del places[path]
-            places.update(marks)
+    document.values.update(marks)
+    document.keys.update(marks)
 
 
 def _parsed(setting: str) -> tuple[Path, Any]:

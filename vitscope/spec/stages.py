@@ -46,8 +46,30 @@ def stages_of(context: Context) -> tuple[Stage, ...] | None:
     if len(value) > MAX_STAGES:
         context.problem(("stages",), f"{len(value)} stages, a spec has at most {MAX_STAGES}")
         return None
-    stages = [_stage(context, item, ("stages", i)) for i, item in enumerate(value)]
+    stages = [_known_stage(context, item, ("stages", i)) for i, item in enumerate(value)]
     return tuple(stage for stage in stages if stage is not None) if all(stages) else None
+
+
+def _known_stage(context: Context, raw: Any, path: Path) -> Stage | None:
+    """As `_stage`, remembering the stages that had no problem: an edit of one stage leaves the others as they were."""
+    defaults = tuple((key, repr(value)) for key, (value, _) in context.defaults.items())
+    key = (path, repr(raw), defaults, tuple(context.kinds.values()))
+    known = _KNOWN.get(key)
+    if known is not None:
+        context.places.update(known[1])
+        return known[0]
+    stage = _stage(context, raw, path)
+    if stage is not None:
+        prefix = f"{path[0]}.{path[1]}."
+        places = {name: place for name, place in context.places.items() if name.startswith(prefix)}
+        if len(_KNOWN) >= _MAX_KNOWN:
+            _KNOWN.clear()
+        _KNOWN[key] = (stage, places)
+    return stage
+
+
+_KNOWN: dict[Any, tuple[Stage, dict[str, Path]]] = {}
+_MAX_KNOWN = 1 << 14
 
 
 def _stage(context: Context, raw: Any, path: Path) -> Stage | None:
