@@ -111,7 +111,7 @@ def make_block(
             )
     merged = {key: given.get(key) or context.defaults[key] for key in names if key in given or key in context.defaults}
     for key, (value, where) in list(merged.items()):
-        if isinstance(value, dict):
+        if _holds_mapping(value):
             good = False
             takes = field_docs(kind)[key].takes
             context.problem(where, f"{key} of {kind.kind} expects {takes}, got {shown(value)}")
@@ -129,6 +129,10 @@ def make_block(
             raise
         context.problem(path, f"{kind.role} {kind.kind} of a plugin raised {type(error).__name__}: {one_line(error)}")
     return None
+
+
+def _holds_mapping(value: Any) -> bool:
+    return isinstance(value, dict) or (isinstance(value, list) and any(map(_holds_mapping, value)))
 
 
 def _frozen(value: Any) -> Any:

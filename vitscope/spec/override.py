@@ -28,6 +28,7 @@ def override(document: Document, settings: Iterable[str]) -> None:
     marks: dict[Path, Mark] = {}
     for setting in settings:
         mark = Mark("--set " + (setting if len(setting) <= 100 else setting[:99] + "…"))
+        document.options.append(mark.source)
         try:
             path, value = _parsed(setting)
             _put(document.data, path, value)

@@ -113,7 +113,7 @@ def _text(context: Context, key: str) -> str:
         context.problem(where, f"{key} expects a text, got {shown(value)}")
     elif len(value) > MAX_TEXT:
         context.problem(where, f"{key} has {len(value):,} characters, at most {MAX_TEXT:,} are allowed")
-    elif not (line := " ".join(value.split())).isprintable() or (key == "name" and line != value.strip()):
+    elif not (line := " ".join(value.split())).isprintable() or (key == "name" and not value.strip().isprintable()):
         context.problem(
             where,
             f"{key} expects a text{' of one line' * (key == 'name')} without control characters, got {shown(value)}",

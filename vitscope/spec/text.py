@@ -63,6 +63,7 @@ class Document:
 
     data: Any
     sources: list[str]  # the file itself, then what it extends
+    options: list[str] = field(default_factory=list)  # what was set from outside, in its order
     values: dict[Path, Mark] = field(default_factory=dict)
     keys: dict[Path, Mark] = field(default_factory=dict)
     problems: dict[tuple[Mark, str], None] = field(default_factory=dict)  # a set that keeps its order
@@ -94,7 +95,7 @@ class Document:
 
     def lines(self) -> Iterator[str]:
         """One line a problem: options first, then the file from its top, then what it extends."""
-        rank = {source: i for i, source in enumerate(self.sources)}
+        rank = {source: i for i, source in enumerate([*self.options, *self.sources])}
 
         def place(problem: tuple[Mark, str]) -> tuple[int, int, int]:
             mark, _ = problem
