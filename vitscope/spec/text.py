@@ -63,10 +63,10 @@ class Document:
 
     data: Any
     sources: list[str]  # the file itself, then what it extends
-    options: list[str] = field(default_factory=list)  # what was set from outside, in its order
     values: dict[Path, Mark] = field(default_factory=dict)
     keys: dict[Path, Mark] = field(default_factory=dict)
     problems: dict[tuple[Mark, str], None] = field(default_factory=dict)  # a set that keeps its order
+    options: list[str] = field(default_factory=list)  # what was set from outside, in its order
 
     def mark(self, path: Path) -> Mark:
         """The nearest known place of the value at `path`: its own, or that of what contains it."""
