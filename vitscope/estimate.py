@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from vitscope.cost.summary import cost_of
+from vitscope.cost.summary import cost_in_place
 from vitscope.graph.store import Form, block_graph
 from vitscope.latency.device import Device
 from vitscope.latency.predict import predict
@@ -36,8 +36,8 @@ def estimate(spec: Spec, devices: Sequence[Device] = (), form: Form = "deploy") 
     graphs = [block_graph(place.block, place.in_shape, form) for place in placed]
     deployed = graphs if form == "deploy" else [block_graph(p.block, p.in_shape, "deploy") for p in placed]
     params = macs = peak = unknown = 0
-    for graph in graphs:
-        cost = cost_of(graph)
+    for place, graph in zip(placed, graphs, strict=True):
+        cost = cost_in_place(graph, place.keeps_input, place.held_bytes)
         params += cost.params
         macs += cost.macs
         unknown += len(cost.unknown)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from vitscope.blocks import build_block
 from vitscope.blocks.layers import DropPath
@@ -20,22 +21,49 @@ class Stage(nn.Module):
         self.downsample = downsample if downsample is not None else nn.Identity()
         self.blocks = nn.Sequential(*blocks)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.blocks(self.downsample(x))
+    def forward(self, x: Any) -> Any:
+        x = _call(self.downsample, x)
+        for block in self.blocks:
+            x = _call(block, x)
+        return x
+
+
+def _call(module: nn.Module, x: Any) -> Any:
+    """`module` on one tensor, or on the several that flow side by side."""
+    return module(*x) if isinstance(x, tuple) else module(x)
 
 
 class Model(nn.Module):
     """Stem, stages and head: (B, C, H, W) of the spec's input size → what the head puts out."""
 
-    def __init__(self, stem: nn.Module, stages: list[nn.Module], head: nn.Module, input_size: tuple[int, int, int]):
+    def __init__(
+        self,
+        stem: nn.Module,
+        stages: list[nn.Module],
+        head: nn.Module,
+        input_size: tuple[int, int, int],
+        taps: tuple[int, ...] = (),
+    ):
         super().__init__()
+        self.taps = taps  # stages whose outputs the head takes; empty for the last alone
         self.input_size = input_size  # (C, H, W) that the bias tables are made for
         self.stem = stem
         self.stages = nn.Sequential(*stages)
         self.head = head
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.stages(self.stem(x)))
+    def forward(self, x: Any) -> Any:
+        x = self.stem(x)
+        if not self.taps:
+            for stage in self.stages:
+                x = stage(x)
+            return _call(self.head, x)
+        tapped = {tap % len(self.stages) for tap in self.taps}
+        outputs = {}
+        for i, stage in enumerate(self.stages):
+            x = stage(x)
+            if i in tapped:
+                outputs[i] = x[0] if isinstance(x, tuple) else x
+        return self.head(*(outputs[tap % len(self.stages)] for tap in self.taps))
 
 
 def build(spec: Spec) -> Model:
@@ -49,7 +77,7 @@ def build(spec: Spec) -> Model:
     for i, stage in enumerate(spec.stages):
         downsample = made(f"stages.{i}.downsample") if stage.downsample is not None else None
         stages.append(Stage(downsample, [made(f"stages.{i}.blocks.{j}") for j in range(len(stage.blocks))]))
-    model = Model(made("stem"), stages, made("head"), spec.input)
+    model = Model(made("stem"), stages, made("head"), spec.input, spec.head.taps)
     _set_drop_path(model, spec.drop_path_rate)
     _initialise(model)
     return model

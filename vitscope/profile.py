@@ -9,7 +9,7 @@ from typing import Literal, get_args
 from vitscope.cost.conventions import Convention, params_and_macs
 from vitscope.cost.mes import Mes, mes
 from vitscope.cost.ops import op_class
-from vitscope.cost.summary import Cost, cost_of, op_costs, total
+from vitscope.cost.summary import Cost, cost_in_place, cost_of, op_costs, total
 from vitscope.errors import UsageError
 from vitscope.graph.record import Graph
 from vitscope.graph.store import Form, block_graph
@@ -18,6 +18,7 @@ from vitscope.latency.kernels import lower
 from vitscope.latency.predict import Prediction, kernel_cost, predict
 from vitscope.spec import load_spec
 from vitscope.spec.flow import Placed, flow
+from vitscope.spec.shape import features
 from vitscope.spec.value import Reported, Spec
 
 Level = Literal["stage", "block", "op"]
@@ -85,6 +86,11 @@ class _Segment:
     counted: Graph
     batched: Graph
     deployed: Graph
+    batch: int
+
+    @property
+    def waiting_bytes(self) -> int:
+        return self.placed.held_bytes * self.batch
 
 
 def profile(
@@ -146,7 +152,7 @@ def _segments(spec: Spec, form: Form, batch: int) -> list[_Segment]:
         block, shape = placed.block, placed.in_shape
         counted = block_graph(block, shape, form)
         batched = counted if batch == 1 else block_graph(block, shape, form, batch)
-        segments.append(_Segment(placed, counted, batched, block_graph(block, shape, "deploy", batch)))
+        segments.append(_Segment(placed, counted, batched, block_graph(block, shape, "deploy", batch), batch))
     return segments
 
 
@@ -157,7 +163,8 @@ def deploy_graphs(spec: Spec, batch: int = 1) -> tuple[Graph, ...]:
 
 def _block_row(segment: _Segment, index: int, predictions: Sequence[Prediction], convention: Convention) -> Row:
     placed = segment.placed
-    cost = replace(cost_of(segment.batched), macs=cost_of(segment.counted).macs)
+    cost = cost_in_place(segment.batched, placed.keeps_input, segment.waiting_bytes)
+    cost = replace(cost, macs=cost_of(segment.counted).macs)
     if convention != "vitscope":
         params, macs = params_and_macs(segment.counted, convention)
         cost = replace(cost, params=params, macs=macs)
@@ -166,7 +173,7 @@ def _block_row(segment: _Segment, index: int, predictions: Sequence[Prediction],
         path=placed.path,
         level="block",
         kind=placed.block.kind,
-        out_shape=str(placed.out_shape),
+        out_shape=" + ".join(map(str, features(placed.out_shape))),
         cost=cost,
         latency_s=shares,
     )
@@ -212,8 +219,9 @@ def _op_rows(segment: _Segment, index: int, devices: Sequence[Device], predictio
     ]
     batched = segment.batched
     counts = (cost.macs for cost in op_costs(segment.counted))
+    costs = op_costs(batched, segment.placed.keeps_input, segment.waiting_bytes)
     rows = []
-    for op, cost, macs in zip(batched.ops, op_costs(batched), counts, strict=True):
+    for op, cost, macs in zip(batched.ops, costs, counts, strict=True):
         if op_class(batched, op) == "view":
             continue
         rows.append(

@@ -11,7 +11,7 @@ from vitscope.spec.grammar import BlockSpec
 from vitscope.spec.kinds import convolution as conv_grammar
 from vitscope.spec.kinds import efficientformer as ef_grammar
 from vitscope.spec.plugins import PLUGIN_BLOCKS
-from vitscope.spec.shape import FeatureShape
+from vitscope.spec.shape import Feature
 
 BLOCKS: dict[type[BlockSpec], Callable[..., nn.Module]] = {
     conv_grammar.ConvStem: convolution.ConvStem,
@@ -29,7 +29,7 @@ BLOCKS: dict[type[BlockSpec], Callable[..., nn.Module]] = {
 }
 
 
-def build_block(spec: BlockSpec, x: FeatureShape) -> nn.Module:
+def build_block(spec: BlockSpec, x: Feature) -> nn.Module:
     """The module of `spec` for an input of shape `x`, on torch's default device."""
     kind = type(spec)
     return (BLOCKS.get(kind) or PLUGIN_BLOCKS[kind])(spec, x)

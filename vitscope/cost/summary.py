@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from vitscope.cost.ops import macs, op_class
@@ -44,11 +44,20 @@ def cost_of(graph: Graph) -> Cost:
     )
 
 
-def op_costs(graph: Graph) -> list[Cost]:
+@lru_cache(maxsize=1 << 14)
+def cost_in_place(graph: Graph, keeps_input: bool, waiting_bytes: int) -> Cost:
+    """As `cost_of`, in a network that holds `waiting_bytes` of other features, and perhaps this graph's input, for later."""
+    cost = cost_of(graph)
+    if not keeps_input and not waiting_bytes:
+        return cost
+    return replace(cost, peak_activation_bytes=peak_activation_bytes(graph, keeps_input) + waiting_bytes)
+
+
+def op_costs(graph: Graph, keeps_input: bool = False, waiting_bytes: int = 0) -> list[Cost]:
     """The Cost of each operation of `graph`, views included. A parameter counts where it is first read."""
     owner = {t.storage: t for t in graph.tensors if t.kind == "param"}
     costs = []
-    for op, held in zip(graph.ops, held_bytes(graph), strict=True):
+    for op, held in zip(graph.ops, held_bytes(graph, keeps_input), strict=True):
         first: list[int] = []
         if op_class(graph, op) != "view":
             storages = {graph.tensors[i].storage for i in op.inputs}
@@ -58,8 +67,8 @@ def op_costs(graph: Graph) -> list[Cost]:
         count = macs(graph, op)
         costs.append(
             Cost(
-                num_params, count or 0, activations(graph, op), read_bytes(graph, op), write_bytes(graph, op), held,
-                param_bytes, (_place(op),) if count is None else (),
+                num_params, count or 0, activations(graph, op), read_bytes(graph, op), write_bytes(graph, op),
+                held + waiting_bytes, param_bytes, (_place(op),) if count is None else (),
             )
         )  # fmt: skip
     return costs

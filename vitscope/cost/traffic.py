@@ -25,17 +25,18 @@ def write_bytes(graph: Graph, op: OpRecord) -> int:
     return sum(graph.tensors[i].num_bytes for i in op.outputs)
 
 
-def peak_activation_bytes(graph: Graph) -> int:
+def peak_activation_bytes(graph: Graph, keeps_input: bool = False) -> int:
     """The most memory that activations hold at one moment when the ops run in order, eagerly: see `held_bytes`."""
-    return max(held_bytes(graph), default=0)
+    return max(held_bytes(graph, keeps_input), default=0)
 
 
-def held_bytes(graph: Graph) -> list[int]:
+def held_bytes(graph: Graph, keeps_input: bool = False) -> list[int]:
     """The memory that activations hold while each operation runs.
 
     Liveness on storages: an activation exists from the op that writes it to the last op that reads it or a view of it;
-    the graph's input lives until its last use, its outputs to the end. Parameters, buffers and what is computed from
-    them alone are weights, not activations. An op's inputs and outputs exist together.
+    the graph's input lives until its last use, or to the end with `keeps_input`; its outputs live to the end.
+    Parameters, buffers and what is computed from them alone are weights, not activations. An op's inputs and outputs
+    exist together.
     """
     constant_storages = {graph.tensors[i].storage for i in graph.constants}
     bytes_of: dict[int, int] = {}
@@ -46,7 +47,7 @@ def held_bytes(graph: Graph) -> list[int]:
     for step, op in enumerate(graph.ops):
         for i in (*op.inputs, *op.outputs):
             last_use[graph.tensors[i].storage] = step
-    for i in graph.outputs:
+    for i in (*graph.outputs, *(graph.inputs if keeps_input else ())):
         last_use[graph.tensors[i].storage] = len(graph.ops)
     live = {graph.tensors[i].storage for i in graph.inputs} & bytes_of.keys()
     held = sum(bytes_of[s] for s in live)

@@ -22,7 +22,7 @@ from typing import Any, Literal
 
 from vitscope.graph.record import Graph, OpRecord, Param, Tensor
 from vitscope.spec.grammar import BlockSpec
-from vitscope.spec.shape import FeatureShape
+from vitscope.spec.shape import Feature, features
 
 Form = Literal["train", "deploy"]
 
@@ -33,7 +33,7 @@ _KEEP_S = 30 * 24 * 3600  # traces of other code or torch versions are dropped a
 
 
 @lru_cache(maxsize=1 << 16)
-def block_graph(block: BlockSpec, in_shape: FeatureShape, form: Form = "train", batch: int = 1) -> Graph:
+def block_graph(block: BlockSpec, in_shape: Feature, form: Form = "train", batch: int = 1) -> Graph:
     """The Graph of `block` for an input of `in_shape`, with scopes and parameter names relative to the block."""
     path = _file(block, in_shape, form, batch)
     if path is not None:
@@ -46,7 +46,7 @@ def block_graph(block: BlockSpec, in_shape: FeatureShape, form: Form = "train", 
     return graph
 
 
-def trace_block(block: BlockSpec, in_shape: FeatureShape, form: Form, batch: int) -> Graph:
+def trace_block(block: BlockSpec, in_shape: Feature, form: Form, batch: int) -> Graph:
     """Build the block on the meta device and trace it; in deploy form, fused first."""
     import torch
 
@@ -58,7 +58,7 @@ def trace_block(block: BlockSpec, in_shape: FeatureShape, form: Form, batch: int
         module = build_block(block, in_shape).eval()
         if form == "deploy":
             fuse_in_place(module)
-        return trace(module, torch.empty(in_shape.tensor(batch)))
+        return trace(module, *(torch.empty(shape.tensor(batch)) for shape in features(in_shape)))
 
 
 def store_folder() -> Path | None:
@@ -109,7 +109,7 @@ def _source_digest(kind: type[BlockSpec]) -> str:
     return hashlib.blake2b(Path(file).read_bytes(), digest_size=12).hexdigest() if file else "unknown"
 
 
-def _file(block: BlockSpec, in_shape: FeatureShape, form: Form, batch: int) -> Path | None:
+def _file(block: BlockSpec, in_shape: Feature, form: Form, batch: int) -> Path | None:
     folder = store_folder()
     if folder is None:
         return None

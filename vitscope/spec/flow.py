@@ -7,19 +7,30 @@ from dataclasses import dataclass, replace
 from vitscope.errors import ShapeError
 from vitscope.spec.grammar import BlockSpec
 from vitscope.spec.plugins import PLUGIN_BLOCKS
-from vitscope.spec.shape import FeatureShape
+from vitscope.spec.shape import Feature, FeatureShape, features, main_feature
 from vitscope.spec.value import Spec
 from vitscope.spec.wording import one_line, shown
 
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """A block at its place. `path` is its qualified module name: `stem`, `stages.2.blocks.3`, `head`."""
+    """A block at its place. `path` is its qualified module name: `stem`, `stages.2.blocks.3`, `head`.
+
+    `held` are the stage outputs that wait for the head meanwhile; `keeps_input` says that its own input is one of those
+    that must outlive it.
+    """
 
     path: str
     block: BlockSpec
-    in_shape: FeatureShape
-    out_shape: FeatureShape
+    in_shape: Feature
+    out_shape: Feature
+    held: tuple[FeatureShape, ...] = ()
+    keeps_input: bool = False
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of `held` for one image, in float32."""
+        return 4 * sum(shape.numel for shape in self.held)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,30 +64,39 @@ _last: tuple[Spec, tuple[tuple[Placed, ...], tuple[Misfit, ...]]] | None = None
 def _walk(spec: Spec) -> tuple[tuple[Placed, ...], tuple[Misfit, ...]]:
     placed: list[Placed] = []
     misfits: list[Misfit] = []
-    x = FeatureShape(*spec.input)
+    x: Feature = FeatureShape(*spec.input)
+    num_stages = len(spec.stages)
+    tapped = {t % num_stages for t in spec.head.taps if -num_stages <= t < num_stages}
+    waiting: tuple[FeatureShape, ...] = ()  # stage outputs that the head will take, but for the input of the next block
+    keeps_input = False  # whether the input of the next block is one that the head will take
 
     def step(path: str, block: BlockSpec) -> None:
-        nonlocal x
+        nonlocal x, keeps_input, waiting
         try:
-            y = block.out_shape(x) if type(block) not in PLUGIN_BLOCKS else _plugin_out_shape(block, x)
+            y = _out_shape(block, x)
         except ShapeError as error:
             misfits.append(Misfit(path, str(error)))
-            x = replace(x, tokens=False).strided(getattr(block, "width", x.channels), getattr(block, "stride", 1))
+            main = replace(main_feature(x), tokens=False, prefix=0)
+            x = main.strided(getattr(block, "width", main.channels), getattr(block, "stride", 1))
             return
-        placed.append(Placed(path, block, x, y))
-        x = y
+        placed.append(Placed(path, block, x, y, waiting, keeps_input))
+        if keeps_input:
+            waiting = (*waiting, main_feature(x))
+        x, keeps_input = y, False
 
     step("stem", spec.stem)
+    outputs: list[Feature] = []
     for i, stage in enumerate(spec.stages):
         before = len(misfits)
         if stage.downsample is not None:
             step(f"stages.{i}.downsample", stage.downsample)
         for j, block in enumerate(stage.blocks):
-            arrives = x.channels
+            arrives = main_feature(x).channels
             step(f"stages.{i}.blocks.{j}", block)
-            if x.channels != stage.width and len(misfits) == before:
+            leaves = main_feature(x).channels
+            if leaves != stage.width and len(misfits) == before:
                 cure = (
-                    f"give the stage width {x.channels}"
+                    f"give the stage width {leaves}"
                     if stage.downsample is not None
                     else "give the stage a downsample, or a block that changes the width"
                 )
@@ -84,16 +104,39 @@ def _walk(spec: Spec) -> tuple[tuple[Placed, ...], tuple[Misfit, ...]]:
                     Misfit(
                         f"stages.{i}.blocks.{j}",
                         f"the stage has width {stage.width}, but {arrives} channels arrive and block {block.kind} "
-                        f"leaves {x.channels}: {cure}",
+                        f"leaves {leaves}: {cure}",
                     )
                 )
         if len(misfits) > before:
-            x = replace(x, channels=stage.width)
+            x = replace(main_feature(x), channels=stage.width)
+        outputs.append(x)
+        if i in tapped and i < num_stages - 1:
+            keeps_input = True
+    if spec.head.taps:
+        missing = [t for t in spec.head.taps if not -num_stages <= t < num_stages]
+        if missing:
+            reason = f"{spec.head.kind} takes the output of stage {missing[0]}, but there are {num_stages} stages"
+            return tuple(placed), (*misfits, Misfit("head", reason))
+        x = tuple(main_feature(outputs[t]) for t in spec.head.taps)
+        waiting = ()
     step("head", spec.head)
     return tuple(placed), tuple(misfits)
 
 
-def _plugin_out_shape(block: BlockSpec, x: FeatureShape) -> FeatureShape:
+def _out_shape(block: BlockSpec, x: Feature) -> Feature:
+    """What `block` makes of `x`, after the checks that are the same for every kind."""
+    number = len(features(x))
+    if not block.taps and number != block.streams:
+        raise ShapeError(
+            f"{block.kind} takes {'one feature' if block.streams == 1 else f'{block.streams} features'}, "
+            f"but {number} arrive from the block before it"
+        )
+    if main_feature(x).prefix and not block.takes_prefix:
+        raise ShapeError(f"{block.kind} cannot take the class token that the block before it puts out")
+    return block.out_shape(x) if type(block) not in PLUGIN_BLOCKS else _plugin_out_shape(block, x)
+
+
+def _plugin_out_shape(block: BlockSpec, x: Feature) -> FeatureShape:
     """The `out_shape` of somebody else's code, whose mistakes are problems of the spec that uses it."""
     try:
         y = block.out_shape(x)

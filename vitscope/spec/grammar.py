@@ -7,12 +7,12 @@ and the constructor argument of its module. It knows neither its input channels 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
 
 from vitscope.errors import ShapeError
-from vitscope.spec.shape import FeatureShape
+from vitscope.spec.shape import Feature, FeatureShape
 
 Role = Literal["stem", "downsample", "block", "head"]
 Act = Literal["relu", "relu6", "gelu", "gelu_tanh", "silu", "hardswish", "none"]
@@ -55,10 +55,20 @@ class BlockSpec:
     kind: ClassVar[str]
     role: ClassVar[Role] = "block"
     source: ClassVar[str] = ""
+    streams: ClassVar[int] = 1  # features that it takes side by side; more than one come as a tuple
+    takes_prefix: ClassVar[bool] = False  # whether tokens in front of the grid's may arrive
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
-    def out_shape(self, x: FeatureShape) -> FeatureShape:
-        """The feature after this block. Raises ShapeError, with both sides of what does not fit."""
+    @property
+    def taps(self) -> tuple[int, ...]:
+        """Of a head: the stages whose outputs it takes, in its order, -1 the last; empty for the last output alone."""
+        return ()
+
+    def out_shape(self, x: Any) -> Feature:
+        """The feature after this block: FeatureShape → FeatureShape, or tuples of them where several flow.
+
+        Raises ShapeError, with both sides of what does not fit.
+        """
         raise ShapeError(f"block {self.kind} does not say what it puts out: its class needs out_shape")
 
 

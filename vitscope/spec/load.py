@@ -64,7 +64,10 @@ class Variants:
     def spec(self, *overrides: str) -> Spec:
         """The Spec with each `KEY.PATH=VALUE` set; the same as `load_spec(model, overrides)`."""
         base = self._document
-        copy = Document(_copied(base.data), base.sources, dict(base.values), dict(base.keys), dict(base.problems))
+        copy = replace(
+            base, data=_copied(base.data), options=list(base.options), values=dict(base.values), keys=dict(base.keys),
+            problems=dict(base.problems),
+        )  # fmt: skip
         return _spec(copy, overrides, None, self._allow_plugins)
 
 
