@@ -1,4 +1,5 @@
 """Where a spec's text comes from: files good and bad, `extends`, and `--set`."""
+# ruff: noqa: E501 — messages stand here in one piece, as they are printed
 
 from __future__ import annotations
 
@@ -18,6 +19,7 @@ from vitscope.spec.kinds.efficientformer import Attention, DualPath, Ffn
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working directory with MINI in it as mini.yaml."""
+    # ruff: noqa: E501 — messages stand here in one piece, as they are printed
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mini.yaml").write_text(MINI)
     return tmp_path

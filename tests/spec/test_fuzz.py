@@ -19,11 +19,29 @@ from vitscope.spec.zoo import zoo_names, zoo_path
 ZOO = [path.read_text() for name in zoo_names() if (path := zoo_path(name)) is not None]
 TOKEN = re.compile(r"[\w.]+|\n *|[^\w\s]| +")
 NASTY = [
-    "", " ", "\n", "\n  ", "\t", "null", "~", "true", "on", "-1", "0", "1.5", "1e999", "9" * 30, ".nan", "'", '"', "{", "}", "[", "]",
-    ",", ": ", "- ", "? ", "#", "&a ", "*a", "<<: ", "!!python/name:os.system ", "!x ", "|", ">", "%", "@", "`", "---", "...", "\x00",
-    "\ufeff", "\u2028", "\x85", "\ud800", "🦜", "block", "blocks", "depth", "width", "stride", "ffn", "ffn*", "ffn*99", "conv",
-    "classifier", "extends", "plugins", "reported", "stages", "input", "[[4]]", "{a: b}", "norm: none",
-]  # fmt: skip
+    *("", " ", "\n", "\n  ", "\t", "null", "~", "true", "on", "-1", "0", "1.5", "1e999", "9" * 30, ".nan"),
+    *("'", '"', "{", "}", "[", "]", ",", ": ", "- ", "? ", "#", "&a ", "*a", "<<: ", "!x ", "!!python/name:os.system "),
+    *(
+        "|",
+        ">",
+        "%",
+        "@",
+        "`",
+        "---",
+        "...",
+        "\x00",
+        "\ufeff",
+        "\u2028",
+        "\x85",
+        "\ud800",
+        "🦜",
+        "[[4]]",
+        "{a: b}",
+        "norm: none",
+    ),
+    *("block", "blocks", "depth", "width", "stride", "ffn", "ffn*", "ffn*99", "conv", "classifier"),
+    *("extends", "plugins", "reported", "stages", "input"),
+]
 settings.register_profile(
     "spec", deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much]
 )

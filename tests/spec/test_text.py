@@ -1,4 +1,5 @@
 """YAML as specs read it: scalars of YAML 1.2, positions, traps, duplicates, aliases, and syntax errors in plain words."""
+# ruff: noqa: E501 — messages stand here in one piece, as they are printed
 
 from __future__ import annotations
 
@@ -18,6 +19,7 @@ def data(text: str) -> Any:
 
 def said(text: str) -> list[str]:
     """Every problem of a text, whether it could be read to its end or not."""
+    # ruff: noqa: E501 — messages stand here in one piece, as they are printed
     with pytest.raises(SpecError) as caught:
         read_yaml(text, "x.yaml").check()
     return list(caught.value.problems)
