@@ -142,3 +142,13 @@ class ConvClassifier(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.conv(x).mean((2, 3)))
+
+
+BLOCKS = {
+    grammar.ConvStem: ConvStem,
+    grammar.ConvDownsample: ConvDownsample,
+    grammar.InvertedResidual: InvertedResidual,
+    grammar.Classifier: Classifier,
+    grammar.DistilledClassifier: DistilledClassifier,
+    grammar.ConvClassifier: ConvClassifier,
+}

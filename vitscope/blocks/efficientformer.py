@@ -14,6 +14,7 @@ from vitscope.blocks.layers import (
     layer_scale,
     pool_exclude_pad,
 )
+from vitscope.blocks.tokens import Mlp
 from vitscope.spec.kinds import efficientformer as grammar
 from vitscope.spec.shape import FeatureShape
 
@@ -261,20 +262,6 @@ class TokenAttention(nn.Module):
         return self.proj((attn_BNQK @ v_BNKE).transpose(1, 2).reshape(B, T, -1))
 
 
-class TokenMlp(nn.Module):
-    """Two linear layers with an activation between them: (B, T, C) → same."""
-
-    def __init__(self, dim: int, expansion: float, act: str):
-        super().__init__()
-        hidden = int(dim * expansion)
-        self.fc1 = nn.Linear(dim, hidden)
-        self.act = ACTS[act]()
-        self.fc2 = nn.Linear(hidden, dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(self.act(self.fc1(x)))
-
-
 class Mb3dBlock(nn.Module):
     """MB3D (V1, Section 3.1): pre-norm attention on tokens, then an MLP on tokens or the unified FFN on the map.
 
@@ -290,7 +277,7 @@ class Mb3dBlock(nn.Module):
         self.ls1 = layer_scale(dim, init, channel_dim=-1)
         self.to_map = spec.channel_mixer == "ffn"
         self.norm2 = nn.Identity() if self.to_map else nn.LayerNorm(dim, eps=spec.norm_eps)
-        self.mlp = UnifiedFfn(dim, spec) if self.to_map else TokenMlp(dim, spec.expansion, spec.act)
+        self.mlp = UnifiedFfn(dim, spec) if self.to_map else Mlp(dim, int(dim * spec.expansion), spec.act)
         self.ls2 = layer_scale(dim, init, channel_dim=1 if self.to_map else -1)
         self.drop_path = DropPath()
 
@@ -307,3 +294,13 @@ class Mb3dBlock(nn.Module):
         self.ls1 = fold_layer_scale(self.ls1, self.token_mixer.proj)
         last = self.mlp.fc2.conv if isinstance(self.mlp, UnifiedFfn) else self.mlp.fc2
         self.ls2 = fold_layer_scale(self.ls2, last)
+
+
+BLOCKS = {
+    grammar.Ffn: FfnBlock,
+    grammar.Attention: AttentionBlock,
+    grammar.StrideAttention: AttentionBlock,
+    grammar.DualPath: DualPath,
+    grammar.Mb4d: Mb4dBlock,
+    grammar.Mb3d: Mb3dBlock,
+}

@@ -22,6 +22,8 @@ ACTS: dict[str, Callable[[], nn.Module]] = {
     "gelu_tanh": partial(nn.GELU, approximate="tanh"),
     "silu": nn.SiLU,
     "hardswish": nn.Hardswish,
+    "sigmoid": nn.Sigmoid,
+    "hardsigmoid": nn.Hardsigmoid,
     "none": nn.Identity,
 }
 
@@ -150,3 +152,17 @@ class DropPath(nn.Module):
 def pool_exclude_pad(x: Tensor, kernel: int) -> Tensor:
     """Average pooling of stride 1 whose border windows divide by the pixels that they hold: shape unchanged."""
     return F.avg_pool2d(x, kernel, 1, kernel // 2, count_include_pad=False)
+
+
+class SqueezeExcite(nn.Module):
+    """Channels gated by what a global average says of all of them (arXiv 1709.01507, Section 3): (B, C, H, W) → same."""
+
+    def __init__(self, channels: int, squeezed: int, *, act: str = "relu", gate: str = "sigmoid"):
+        super().__init__()
+        self.reduce = nn.Conv2d(channels, squeezed, 1)
+        self.act = ACTS[act]()
+        self.expand = nn.Conv2d(squeezed, channels, 1)
+        self.gate = ACTS[gate]()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.gate(self.expand(self.act(self.reduce(x.mean((2, 3), keepdim=True)))))

@@ -49,12 +49,13 @@ def validate(
 
 def _facts(spec: Spec) -> dict[str, Any]:
     from vitscope.spec.flow import flow
+    from vitscope.spec.shape import main_feature
 
     placed = flow(spec)
     return {
         "name": spec.name,
         "input": list(spec.input),
-        "output": placed[-1].out_shape.channels,
+        "output": main_feature(placed[-1].out_shape).channels,
         "blocks": len(placed),
         "digest": spec.digest,
     }

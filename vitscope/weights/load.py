@@ -10,7 +10,8 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from vitscope.weights.names import Naming, naming_of, our_names
+from vitscope.weights.names import naming_of
+from vitscope.weights.naming import Naming, our_names
 from vitscope.weights.read import WeightsError, read_state
 
 _SHOWN = 4  # of each kind of finding; the rest are a number

@@ -153,3 +153,13 @@ class ConvClassifier(BlockSpec):
     def out_shape(self, x: FeatureShape) -> FeatureShape:
         need_map(self.kind, x)
         return FeatureShape(self.classes, 1, 1)
+
+
+KINDS: tuple[type[BlockSpec], ...] = (
+    ConvStem,
+    ConvDownsample,
+    InvertedResidual,
+    Classifier,
+    DistilledClassifier,
+    ConvClassifier,
+)

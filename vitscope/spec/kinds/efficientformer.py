@@ -168,3 +168,6 @@ class DualPath(BlockSpec):
         y = x.strided(self.width, self.stride)
         need_pairs(y.height * y.width, x.height * x.width)
         return y
+
+
+KINDS: tuple[type[BlockSpec], ...] = (DualPath, Ffn, Attention, StrideAttention, Mb4d, Mb3d)

@@ -1,0 +1,44 @@
+"""Layers on tokens that every transformer family shares: self-attention and the MLP (ViT, arXiv 2010.11929, Section 3.1)."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from vitscope.blocks.layers import ACTS
+
+# B batch, T tokens, C channels, N heads, D head dim
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention with one linear layer for q, k and v in this order: (B, T, C) → same.
+
+    `bias`, of a shape that broadcasts to (B, N, T, T), is added to the logits: relative positions, masks.
+    """
+
+    def __init__(self, dim: int, num_heads: int, *, qkv_bias: bool = True):
+        super().__init__()
+        self.num_heads = num_heads
+        self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        B, T, C = x.shape
+        D = C // self.num_heads
+        q_BNTD, k_BNTD, v_BNTD = self.qkv(x).reshape(B, T, 3, self.num_heads, D).permute(2, 0, 3, 1, 4).unbind(0)
+        logits_BNTT = q_BNTD * D**-0.5 @ k_BNTD.transpose(2, 3)
+        if bias is not None:
+            logits_BNTT = logits_BNTT + bias
+        return self.proj((logits_BNTT.softmax(-1) @ v_BNTD).transpose(1, 2).reshape(B, T, C))
+
+
+class Mlp(nn.Module):
+    """Two linear layers with an activation between them: (B, T, C) → same."""
+
+    def __init__(self, dim: int, hidden: int, act: str = "gelu"):
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden)
+        self.act = ACTS[act]()
+        self.fc2 = nn.Linear(hidden, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(self.act(self.fc1(x)))

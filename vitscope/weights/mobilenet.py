@@ -1,0 +1,30 @@
+"""How timm names the weights of MobileNets."""
+
+from __future__ import annotations
+
+from vitscope.weights.naming import Naming, Rule
+
+TIMM_MOBILENETV2 = Naming(
+    "timm MobileNetV2",
+    marks=(r"^conv_stem\.", r"\.conv_pwl\."),
+    rules=(
+        Rule(r"^conv_stem\.", r"stem.conv1.conv."),
+        Rule(r"^bn1\.", r"stem.conv1.norm."),
+        Rule(r"^conv_head\.", r"head.conv.conv."),
+        Rule(r"^bn2\.", r"head.conv.norm."),
+        Rule(r"^classifier\.", r"head.head."),
+        # The first unit does not expand: what it calls conv_pw and bn1, bn2 are the others' conv_pwl and bn2, bn3.
+        Rule(r"^(blocks\.\d+\.\d+)\.conv_pw\.", r"\1.expand.conv.", beside=r"\1.conv_pwl.weight"),
+        Rule(r"^(blocks\.\d+\.\d+)\.bn1\.", r"\1.expand.norm.", beside=r"\1.conv_pwl.weight"),
+        Rule(r"^(blocks\.\d+\.\d+)\.bn2\.", r"\1.depthwise.norm.", beside=r"\1.conv_pwl.weight"),
+        Rule(r"^(blocks\.\d+\.\d+)\.conv_pw\.", r"\1.project.conv."),
+        Rule(r"^(blocks\.\d+\.\d+)\.bn1\.", r"\1.depthwise.norm."),
+        Rule(r"^(blocks\.\d+\.\d+)\.bn2\.", r"\1.project.norm."),
+        Rule(r"\.conv_dw\.", r".depthwise.conv."),
+        Rule(r"\.conv_pwl\.", r".project.conv."),
+        Rule(r"\.bn3\.", r".project.norm."),
+        Rule(r"^blocks\.(\d+)\.(\d+)\.", r"stages.\1.blocks.\2."),
+    ),
+)
+
+NAMINGS = (TIMM_MOBILENETV2,)
