@@ -9,14 +9,13 @@ from examples import MINI, STAGE, edited, problems, read
 from vitscope.spec.kinds.convolution import Classifier, ConvDownsample, ConvStem, InvertedResidual
 from vitscope.spec.kinds.efficientformer import Attention, Ffn, StrideAttention
 
-KINDS = "kinds: ffn, attention, stride_attention, mb4d, mb3d, inverted_residual"
+KINDS = "kinds: …"
 FFN_KEYS = "expansion, kernel, act, norm, norm_eps, layer_scale_init"
 STAGE_WORDS = "depth, width, block, blocks, downsample, stride"
 
 
 def stage(text: str) -> str:
     """MINI with another first stage; its brace stands at column 5 of line 5."""
-    # ruff: noqa: E501 — messages stand here in one piece, as they are printed
     return edited(STAGE, text)
 
 
@@ -134,9 +133,9 @@ def test_stride_and_width_of_a_stage_go_to_its_downsample_or_else_to_its_first_b
         ("depth: 2, width: 16, block: ffn, downsample: {block: conv, stride: 2}, stride: 4",
          ["73: stride is given for the stage and for its downsample: keep one"]),
         ("depth: 2, width: 16, block: ffn, downsample: cnv",
-         ["51: unknown downsample 'cnv' — did you mean 'conv'? kinds: conv, dual_path"]),
+         ["51: unknown downsample 'cnv' — did you mean 'conv'? kinds: …"]),
         ("depth: 2, width: 16, block: ffn, downsample: {kernel: 3}",
-         ["51: downsample expects a kind, or a mapping with block: kind; names no kind; kinds: conv, dual_path"]),
+         ["51: downsample expects a kind, or a mapping with block: kind; names no kind; kinds: …"]),
     ],
 )  # fmt: skip
 def test_mistakes_in_a_stage(text: str, lines: list[str]) -> None:
@@ -153,9 +152,9 @@ def test_a_stage_reports_everything_that_does_not_follow_from_something_else() -
 @pytest.mark.parametrize(
     ("old", "new", "line"),
     [
-        ("{block: conv_stem, width: 16}", "conv_stm", "3:7: unknown stem 'conv_stm' — did you mean 'conv_stem'? kinds: conv_stem"),
+        ("{block: conv_stem, width: 16}", "conv_stm", "3:7: unknown stem 'conv_stm' — did you mean 'conv_stem'? kinds: …"),
         ("{block: conv_stem, width: 16}", "conv_stem", "3:7: stem conv_stem needs width, a whole number from 1 to 65536"),
-        ("{block: conv_stem, width: 16}", "{block: ffn}", "3:15: unknown stem 'ffn': that is a block; kinds: conv_stem"),
+        ("{block: conv_stem, width: 16}", "{block: ffn}", "3:15: unknown stem 'ffn': that is a block; kinds: …"),
         ("width: 16}", "width: 15}", "3:33: width 15 cannot be halved 1 times for a stem of depth 2 (stem conv_stem)"),
         ("width: 16}", "width: 16, depth: 7}", "3:44: depth of conv_stem expects a whole number from 1 to 6, got 7"),
         ("{block: conv_stem, width: 16}", "null", "3:7: a spec needs stem, as {block: conv_stem, width: 32}"),
@@ -163,7 +162,7 @@ def test_a_stage_reports_everything_that_does_not_follow_from_something_else() -
         ("classes: 10", "classes: 1.0", "7:36: classes of classifier expects a whole number from 1 to 10000000, got 1.0"),
         ("classes: 10", "norm: gn", "7:33: unknown norm 'gn'; one of: bn, ln, none"),
         ("classifier, ", "classifer, ",
-         "7:15: unknown head 'classifer' — did you mean 'classifier'? kinds: classifier, distilled_classifier, conv_classifier"),
+         "7:15: unknown head 'classifer' — did you mean 'classifier'? kinds: …"),
         ("[3, 64, 64]", "[3, 64]", "2:8: input expects [channels, height, width] of whole numbers from 1 to 16384, got [3, 64]"),
         ("[3, 64, 64]", "224", "2:8: input expects [channels, height, width] of whole numbers from 1 to 16384, got 224"),
         ("[3, 64, 64]", "[3, -1, 64]", "2:12: input expects [channels, height, width] of whole numbers from 1 to 16384, got [3, -1, 64]"),

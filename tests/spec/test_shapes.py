@@ -1,4 +1,5 @@
 """Shapes through a spec: what flows, what does not fit and why, which sizes would work, and that the modules agree."""
+# ruff: noqa: E501 — messages stand here in one piece, as they are printed
 
 from __future__ import annotations
 

@@ -19,7 +19,6 @@ def data(text: str) -> Any:
 
 def said(text: str) -> list[str]:
     """Every problem of a text, whether it could be read to its end or not."""
-    # ruff: noqa: E501 — messages stand here in one piece, as they are printed
     with pytest.raises(SpecError) as caught:
         read_yaml(text, "x.yaml").check()
     return list(caught.value.problems)

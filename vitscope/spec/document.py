@@ -7,7 +7,7 @@ from pathlib import Path as FilePath
 from typing import Any
 
 from vitscope.errors import SpecError, UsageError, nearest
-from vitscope.spec.text import MAX_BYTES, Document, Mark, Path, read_yaml
+from vitscope.spec.text import MAX_BYTES, MAX_NODES, Document, Mark, Path, read_yaml
 from vitscope.spec.wording import printable, shown
 from vitscope.spec.zoo import zoo_names, zoo_path
 
@@ -156,6 +156,8 @@ def _laid_over(base: Document, over: Document) -> Document:
         ours.update({path: mark for path, mark in below.items() if not is_replaced(path)})
         ours.update({path: mark for path, mark in above.items() if is_replaced(path)})
     merged.values[()] = over.values[()]
+    if len(merged.values) > MAX_NODES:
+        merged.fail(merged.mark(()), f"more than {MAX_NODES:,} values with what it extends, too large for a spec")
     return merged
 
 

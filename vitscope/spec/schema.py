@@ -5,6 +5,7 @@ A schema cannot know everything: the length of per-block lists, shapes, and what
 
 from __future__ import annotations
 
+import inspect
 from functools import cache
 from typing import Any
 
@@ -120,7 +121,7 @@ def _kinds(role: Role) -> list[type[BlockSpec]]:
 
 @cache
 def _fields(kind: type[Any]) -> Schema:
-    return adapter(kind).json_schema()
+    return adapter(kind).json_schema() | {"description": inspect.cleandoc(kind.__doc__ or "")}
 
 
 def _role(role: Role, is_change: bool) -> Schema:
