@@ -193,11 +193,12 @@ def _verdict(a: Profile, b: Profile, totals: Sequence[Change], latencies: Sequen
             signs[f"latency on {latency.device}"] = faster[latency.difference.verdict]
         else:
             unknown.append(f"latency on {latency.device}")
-    tops = [p.reported.top1.value if p.reported is not None and p.reported.top1 is not None else None for p in (a, b)]
-    if tops[0] is not None and tops[1] is not None:
-        signs["reported top-1"] = (tops[0] > tops[1]) - (tops[0] < tops[1])
+    scores = [p.reported.accuracy if p.reported is not None else None for p in (a, b)]
+    if scores[0] is not None and scores[1] is not None and scores[0][0] == scores[1][0]:
+        mine, theirs = scores[0][1].value, scores[1][1].value
+        signs[f"reported {scores[0][0]}"] = (mine > theirs) - (mine < theirs)
     else:
-        unknown.append("top-1")
+        unknown.append("accuracy")
     aside = f" ({', '.join(unknown)} unknown)" if unknown else ""
     wins_a = [metric for metric, sign in signs.items() if sign > 0]
     wins_b = [metric for metric, sign in signs.items() if sign < 0]

@@ -19,6 +19,7 @@ from vitscope.spec.value import Reported
 from vitscope.units import UNKNOWN, count, fixed_milliseconds, milliseconds, percent, ratio, significant, size
 
 SCHEMA_VERSION = 1
+METRICS = {"top1": "top-1", "miou": "mIoU", "map": "mAP"}
 _BAR = 8  # characters of the bar that shows a part's share of the latency
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 
@@ -151,8 +152,9 @@ def reported_text(reported: Reported, profile: Profile) -> str:
         parts.append(f"{reported.params.text} params ({_against(profile.totals.params, reported.params.value)})")
     if reported.macs is not None:
         parts.append(f"{reported.macs.text} MACs ({_against(profile.totals.macs, reported.macs.value)})")
-    if reported.top1 is not None:
-        parts.append(f"{reported.top1.text} % top-1")
+    if reported.accuracy is not None:
+        metric, figure = reported.accuracy
+        parts.append(f"{figure.text} % {METRICS[metric]}")
     for device, figure in reported.latency:
         ours = next((p.latency_s for p in profile.predictions if p.device == device), None)
         beside = f" (predicted {_against(ours, figure.value)})" if ours is not None else ""
@@ -218,7 +220,7 @@ def _counts(cost: Any) -> dict[str, int]:
 def _reported_json(reported: Reported | None) -> dict[str, Any] | None:
     if reported is None:
         return None
-    figures = {key: getattr(reported, key) for key in ("params", "macs", "top1")}
+    figures = {key: getattr(reported, key) for key in ("params", "macs", "top1", "miou", "map")}
     return {
         **{key: figure.value if figure is not None else None for key, figure in figures.items()},
         "latency_s": {device: figure.value for device, figure in reported.latency},
@@ -231,7 +233,7 @@ def profiles_csv(profiles: Sequence[Profile]) -> str:
     text = io.StringIO()
     devices = list(dict.fromkeys(p.device for profile in profiles for p in profile.predictions))
     fields = ["model", "form", "height", "width", "batch", "convention", "part", "level", "kind", "output"]
-    fields += [*_counts(profiles[0].totals), *(f"latency_s_{device}" for device in devices), "top1_reported"]
+    fields += [*_counts(profiles[0].totals), *(f"latency_s_{device}" for device in devices), *METRICS]
     writer = csv.DictWriter(text, fields, lineterminator="\n")
     writer.writeheader()
     for profile in profiles:
@@ -244,10 +246,9 @@ def profiles_csv(profiles: Sequence[Profile]) -> str:
             part = {"part": row.path, "level": row.level, "kind": row.kind, "output": row.out_shape}
             writer.writerow({**common, **part, **_counts(row.cost), **times})
         times = {f"latency_s_{p.device}": _cell(p.latency_s) for p in profile.predictions}
-        top1 = profile.reported.top1.text if profile.reported is not None and profile.reported.top1 is not None else ""
-        writer.writerow(
-            {**common, "part": "total", "level": "total", **_counts(profile.totals), **times, "top1_reported": top1}
-        )
+        accuracy = profile.reported.accuracy if profile.reported is not None else None
+        scores = {accuracy[0]: accuracy[1].text} if accuracy is not None else {}
+        writer.writerow({**common, "part": "total", "level": "total", **_counts(profile.totals), **times, **scores})
     return text.getvalue()
 
 

@@ -90,8 +90,13 @@ def _reported(reported: Reported) -> dict[str, Any]:
         "params": reported.params and reported.params.text,
         "macs": reported.macs and reported.macs.text,
         "top1": reported.top1,
+        "miou": reported.miou,
+        "map": reported.map,
         "latency": times or None,
         "source": reported.source,
+        "convention": reported.convention if reported.convention != "vitscope" else None,
+        "form": reported.form if reported.form != "train" else None,
+        "differs": dict(reported.differs) or None,
     }
     return {key: value for key, value in data.items() if value is not None}
 

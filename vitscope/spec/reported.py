@@ -14,9 +14,15 @@ REPORTED_KEYS = {
     "params": "learnable scalars, as 6.1M",
     "macs": "multiply-accumulates of one image, as 0.65G",
     "top1": "ImageNet top-1 accuracy in percent",
+    "miou": "mean intersection over union of segmentation, in percent",
+    "map": "mean average precision of detection or segmentation by boxes, in percent",
     "latency": "device to time, as {iphone12: 1.1ms}",
     "source": "the paper, table or page that prints them",
+    "convention": "how params and macs were counted: vitscope, fvcore or snap",
+    "form": "of which form: train or deploy",
+    "differs": "figure to cause, where the printed one is not ours, as {macs: counts elementwise work too}",
 }
+_CHOICES = {"convention": ("vitscope", "fvcore", "snap"), "form": ("train", "deploy")}
 
 
 def reported_of(raw: Any, problem: Callable[[Path, str], None]) -> Reported | None:
@@ -54,13 +60,43 @@ def reported_of(raw: Any, problem: Callable[[Path, str], None]) -> Reported | No
             problem(where, f"the name of a device expects a text, got {shown(name)}")
         elif time := figure(where, value, _time):
             times.append((name, time))
+    chosen = {}
+    for key, names in _CHOICES.items():
+        value = raw.get(key, names[0])
+        if value not in names:
+            problem((*path, key), f"unknown {key} {shown(value)}{choices(value, names, 'one of')}")
+        else:
+            chosen[key] = value
     return Reported(
         source=" ".join(str(source).split()),
         params=figure((*path, "params"), raw.get("params"), _count),
         macs=figure((*path, "macs"), raw.get("macs"), _count),
         top1=figure((*path, "top1"), raw.get("top1"), _percent),
+        miou=figure((*path, "miou"), raw.get("miou"), _percent),
+        map=figure((*path, "map"), raw.get("map"), _percent),
         latency=tuple(times),
+        differs=_causes(raw, path, problem),
+        **chosen,
     )
+
+
+def _causes(raw: dict[Any, Any], path: Path, problem: Callable[[Path, str], None]) -> tuple[tuple[str, str], ...]:
+    """Why a printed figure is not ours: a text for each figure that has one."""
+    value = raw.get("differs")
+    if value is None:
+        return ()
+    if not isinstance(value, dict):
+        problem((*path, "differs"), f"reported differs expects {REPORTED_KEYS['differs']}; got {shown(value)}")
+        return ()
+    causes = []
+    for key, cause in value.items():
+        if key not in ("params", "macs") or raw.get(key) is None:
+            problem((*path, "differs", key), f"differs explains params or macs that are reported, not {shown(key)}")
+        elif not isinstance(cause, str) or not cause.strip():
+            problem((*path, "differs", key), f"the cause of a difference expects a text, got {shown(cause)}")
+        else:
+            causes.append((key, " ".join(cause.split())))
+    return tuple(causes)
 
 
 def _count(value: Any) -> float:

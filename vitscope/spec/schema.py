@@ -81,13 +81,25 @@ def _described(key: str) -> Schema:
     return {"description": TOP_KEYS[key]} | {k: v for k, v in shape.items() if k not in ("title", "description")}
 
 
+_PERCENT: Schema = {"type": "number", "minimum": 0, "maximum": 100}
+
+
 def _reported() -> Schema:
     kinds: dict[str, Schema] = {
         "params": _COUNT,
         "macs": _COUNT,
-        "top1": {"type": "number", "minimum": 0, "maximum": 100},
+        "top1": _PERCENT,
+        "miou": _PERCENT,
+        "map": _PERCENT,
         "latency": {"type": "object", "additionalProperties": _TIME},
         "source": {"type": "string", "minLength": 1},
+        "convention": {"enum": ["vitscope", "fvcore", "snap"]},
+        "form": {"enum": ["train", "deploy"]},
+        "differs": {
+            "type": "object",
+            "properties": {key: {"type": "string", "minLength": 1} for key in ("params", "macs")},
+            "additionalProperties": False,
+        },
     }
     return {
         "type": ["object", "null"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
+from typing import Literal
 
 from vitscope.spec.grammar import BlockSpec
 
@@ -24,7 +25,18 @@ class Reported:
     params: Figure | None = None
     macs: Figure | None = None
     top1: Figure | None = None
+    miou: Figure | None = None
+    map: Figure | None = None
     latency: tuple[tuple[str, Figure], ...] = ()
+    convention: Literal["vitscope", "fvcore", "snap"] = "vitscope"
+    form: Literal["train", "deploy"] = "train"
+    differs: tuple[tuple[str, str], ...] = ()  # figure → why it is not ours
+
+    @property
+    def accuracy(self) -> tuple[str, Figure] | None:
+        """The metric of the network's task and its figure, if any: top-1, mIoU or mAP."""
+        figures = (("top1", self.top1), ("miou", self.miou), ("map", self.map))
+        return next(((metric, figure) for metric, figure in figures if figure is not None), None)
 
     def latency_s(self, device: str) -> float | None:
         """Reported seconds on `device`, if any."""
