@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from vitscope.blocks.layers import ACTS
+from vitscope.blocks.layers import ACTS, DropPath
 
 # B batch, T tokens, C channels, N heads, D head dim
 
@@ -42,3 +42,19 @@ class Mlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fc2(self.act(self.fc1(x)))
+
+
+class TransformerLayer(nn.Module):
+    """Pre-norm self-attention, then a pre-norm MLP of `hidden` channels; a residual around each: (B, T, C) → same."""
+
+    def __init__(self, dim: int, num_heads: int, hidden: int, *, act: str = "gelu", norm_eps: float = 1e-6):
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps=norm_eps)
+        self.attn = SelfAttention(dim, num_heads)
+        self.norm2 = nn.LayerNorm(dim, eps=norm_eps)
+        self.mlp = Mlp(dim, hidden, act)
+        self.drop_path = DropPath()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.drop_path(self.attn(self.norm1(x)))
+        return x + self.drop_path(self.mlp(self.norm2(x)))
