@@ -18,7 +18,7 @@ from vitscope.cli import app, main
 from vitscope.spec.kinds import KINDS
 
 S1 = "efficientformerv2_s1"
-COMMANDS = {"profile", "compare", "pareto", "validate", "schema", "devices"}
+COMMANDS = {"profile", "compare", "pareto", "zoo", "validate", "schema", "devices"}
 
 
 def run(*arguments, **options):

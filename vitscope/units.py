@@ -109,3 +109,15 @@ def parse_seconds(text: str) -> float:
     if not math.isfinite(value):
         raise ValueError(f"expected a finite time; got {text!r}")
     return value
+
+
+def printed_like(value: float, text: str) -> tuple[str, str]:
+    """`value` written with the prefix and the decimals of `text`, once rounded and once cut off: 651969640 like `0.65G`
+    is (`0.65G`, `0.65G`)."""
+    match = _QUANTITY.match(text)
+    if not match or match[2] not in _PREFIX:
+        raise ValueError(f"expected a number with an optional k, M, G or T, as 6.1M; got {text!r}")
+    decimals = len(match[1].partition(".")[2]) if "e" not in match[1].lower() else 0
+    scaled = value / _PREFIX[match[2]]
+    step = 10**decimals
+    return f"{scaled:.{decimals}f}{match[2]}", f"{math.floor(scaled * step) / step:.{decimals}f}{match[2]}"

@@ -16,6 +16,7 @@ from vitscope.cli.pareto import pareto
 from vitscope.cli.profile import profile
 from vitscope.cli.schema import schema
 from vitscope.cli.validate import validate
+from vitscope.cli.zoo import zoo
 from vitscope.errors import VitscopeError
 
 _INTERRUPTED = 130
@@ -29,7 +30,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit codes: 0 done, 1 a gate failed, 2 usage or spec, 3 a runtime or device is missing, 130 interrupted.",
 )
-for command in (profile, compare, pareto, validate, schema):
+for command in (profile, compare, pareto, zoo, validate, schema):
     app.command()(command)
 app.add_typer(devices, name="devices")
 
