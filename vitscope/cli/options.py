@@ -96,3 +96,8 @@ def parse_resolution(text: str | None) -> tuple[int, int] | None:
     if not match:
         raise UsageError(f"--resolution {text}: expected a side in pixels, as 224, or height x width, as 224x288")
     return int(match[1]), int(match[2] or match[1])
+
+
+def parse_resolutions(text: str | None) -> list[tuple[int, int] | None]:
+    """`192,224,256x320` → each size; [None] where none is given, for the spec's own. Raises UsageError."""
+    return [parse_resolution(part) for part in text.split(",")] if text is not None else [None]

@@ -20,10 +20,10 @@ from vitscope.cli.options import (
     FormatChoice,
     Level,
     Output,
-    Resolution,
     Set,
     choose_format,
     parse_resolution,
+    parse_resolutions,
 )
 from vitscope.errors import UsageError
 
@@ -36,7 +36,10 @@ def profile(
     device: Device = None,
     by: Annotated[Level, typer.Option("--by", help="What a row stands for.")] = Level.block,
     form: Annotated[Form, typer.Option("--form", help="As trained, or fused for deployment.")] = Form.train,
-    resolution: Resolution = None,
+    resolution: Annotated[
+        str | None,
+        typer.Option("--resolution", metavar="N|HxW,…", help="Input sizes in pixels instead of the spec's own."),
+    ] = None,
     batch: Batch = 1,
     settings: Set = None,
     convention: Annotated[
@@ -70,21 +73,23 @@ def profile(
 
     from vitscope.cli.output import STDOUT, check_writable, emit, show
     from vitscope.profile import profile as make
-    from vitscope.report.profile import profile_table, profiles_csv, profiles_json
+    from vitscope.report.profile import profile_table, profiles_csv, profiles_json, summary_table
     from vitscope.report.table import markdown, plain
 
     chosen = choose_format(form_out, as_json, as_csv, output)
     if output is not None:
         check_writable(output, force)
     gates = _gates(max_params, max_macs, max_latency, device or [], strict)
-    if weights is not None and len(models) > 1:
-        raise UsageError("--weights: one checkpoint fits one model; give one MODEL")
+    sizes = parse_resolutions(resolution)
+    if weights is not None and len(models) * len(sizes) > 1:
+        raise UsageError("--weights: one checkpoint fits one model; give one MODEL and one --resolution")
     profiles = [
         make(
-            model, devices=device or (), by=by.value, form=form.value, resolution=parse_resolution(resolution),
+            model, devices=device or (), by=by.value, form=form.value, resolution=size,
             batch=batch, convention=convention.value, overrides=settings or (), allow_plugins=allow_plugins,
         )
         for model in models
+        for size in sizes
     ]  # fmt: skip
     if weights is not None:
         print(_check_weights(models[0], weights, settings or [], resolution, allow_plugins), file=sys.stderr)
@@ -94,14 +99,17 @@ def profile(
         emit(json.dumps(profiles_json(profiles), indent=2, ensure_ascii=False) + "\n", output, force)
     elif chosen is Format.csv:
         emit(profiles_csv(profiles), output, force)
-    elif output is not None and output != STDOUT:
-        render = markdown if chosen is Format.md else plain
-        emit("\n".join(render(profile_table(p)) for p in profiles), output, force)
     else:
-        for i, made in enumerate(profiles):
-            if i:
-                print()
-            show(profile_table(made), chosen.value)
+        tables = [profile_table(p) for p in profiles]
+        if len(profiles) > 1:
+            tables.append(summary_table(profiles))
+        if output is not None and output != STDOUT:
+            emit("\n".join(map(markdown if chosen is Format.md else plain, tables)), output, force)
+        else:
+            for i, table in enumerate(tables):
+                if i:
+                    print()
+                show(table, chosen.value)
     failed = [f"{p.name}: {text}" for p in profiles for gate in gates if (text := gate(p))]
     for line in failed:
         print(line, file=sys.stderr)

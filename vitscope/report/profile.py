@@ -55,6 +55,27 @@ def profile_table(profile: Profile) -> Table:
     )
 
 
+def summary_table(profiles: Sequence[Profile]) -> Table:
+    """Several profiles side by side: one row each."""
+    devices = list(dict.fromkeys(p.device for profile in profiles for p in profile.predictions))
+    columns = [Column("model", "left"), Column("input"), Column("params"), Column("MACs"), Column("peak memory")]
+    columns += [Column(device) for device in devices]
+    rows = []
+    for profile in profiles:
+        latency = {p.device: p.latency_s for p in profile.predictions}
+        totals = profile.totals
+        rows.append(
+            Line(
+                (
+                    profile.name, "×".join(map(str, profile.input)), count(totals.params),
+                    _macs(totals.macs, totals.unknown), size(totals.peak_activation_bytes),
+                    *(fixed_milliseconds(latency.get(device)) for device in devices),
+                )
+            )
+        )  # fmt: skip
+    return Table(tuple(columns), tuple(rows), title="all together")
+
+
 def profile_title(profile: Profile) -> str:
     """Name and everything that a count depends on: `efficientformerv2_s1 · 3×224×224 · train form · batch 1`."""
     parts = [profile.name, "×".join(map(str, profile.input)), f"{profile.form} form", f"batch {profile.batch}"]
