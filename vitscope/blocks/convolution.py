@@ -26,7 +26,7 @@ class ConvStem(nn.Sequential):
                 bias=spec.bias,
                 norm=spec.norm,
                 norm_eps=spec.norm_eps,
-                act=spec.act,
+                act=spec.act if spec.last_act or i < spec.depth else "none",
             )
             self.add_module(f"conv{i}", conv)
             in_channels = width
@@ -68,34 +68,42 @@ class InvertedResidual(nn.Module):
 
 
 class Classifier(nn.Module):
-    """Norm, global average pooling, linear: (B, C, H, W) or (B, T, C) → (B, classes)."""
+    """Norm, pooling, linear: (B, C, H, W) or (B, T, C) → (B, classes)."""
 
     def __init__(self, spec: grammar.Classifier, x: FeatureShape):
         super().__init__()
-        self.tokens = x.tokens
+        self.tokens, self.num_linear = x.tokens, spec.num_linear
+        self.pool, self.pool_first = spec.pool, spec.pool_first
         self.norm: nn.Module = nn.Identity()
         if spec.norm == "bn":
-            self.norm = nn.BatchNorm2d(x.channels, eps=spec.norm_eps)
+            self.norm = (nn.BatchNorm1d if spec.pool_first else nn.BatchNorm2d)(x.channels, eps=spec.norm_eps)
         elif spec.norm == "ln":
             self.norm = nn.LayerNorm(x.channels, eps=spec.norm_eps)
         self.head = nn.Linear(x.channels, spec.classes)
 
-    def pooled(self, x: Tensor) -> Tensor:
-        """The normalised feature averaged over space: (B, C)."""
-        if isinstance(self.norm, nn.LayerNorm) and not self.tokens:
-            x = x.flatten(2).transpose(1, 2)  # (B, T, C)
-        x = self.norm(x)
-        return x.mean(1) if x.dim() == 3 else x.mean((2, 3))
+    def pooled(self, x: Tensor) -> list[Tensor]:
+        """What each linear layer takes, normalised, (B, C): a class token of its own, or all the same average."""
+        if not self.pool_first:
+            if isinstance(self.norm, nn.LayerNorm) and not self.tokens:
+                x = x.flatten(2).transpose(1, 2)  # (B, T, C)
+            x = self.norm(x)
+        if self.pool == "token":
+            vectors = [x[:, i] for i in range(self.num_linear)]
+        else:
+            vectors = [x.mean(1) if x.dim() == 3 else x.mean((2, 3))]
+        if self.pool_first:
+            vectors = [self.norm(vector) for vector in vectors]
+        return vectors * (self.num_linear // len(vectors))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.pooled(x))
+        return self.head(self.pooled(x)[0])
 
     def fuse(self) -> None:
         """Fold a BatchNorm into the linear layer: pooling between them is an average, which commutes with it."""
         self._fold_norm(self.head)
 
     def _fold_norm(self, *heads: nn.Linear) -> None:
-        if isinstance(self.norm, nn.BatchNorm2d):
+        if isinstance(self.norm, (nn.BatchNorm2d, nn.BatchNorm1d)):
             gain, shift = norm_affine(self.norm)
             for head in heads:
                 if not head.weight.is_meta:
@@ -113,17 +121,22 @@ class DistilledClassifier(Classifier):
         self.head_dist: nn.Module = nn.Linear(x.channels, spec.classes)
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:  # type: ignore[override]
-        x = self.pooled(x)
+        label, teacher = self.pooled(x)
         if isinstance(self.head_dist, nn.Identity):
-            return self.head(x)
+            return self.head(label)
         if self.training:
-            return self.head(x), self.head_dist(x)
-        return (self.head(x) + self.head_dist(x)) / 2
+            return self.head(label), self.head_dist(teacher)
+        return (self.head(label) + self.head_dist(teacher)) / 2
 
     def fuse(self) -> None:
-        """Fold the norm into both layers, then both layers into one: their average is a linear layer again."""
+        """Fold the norm into both layers, then both layers into one: their average is a linear layer again.
+
+        Two layers that read tokens of their own stay two.
+        """
         if isinstance(self.head_dist, nn.Linear):
             self._fold_norm(self.head, self.head_dist)
+            if self.pool == "token":
+                return
             if not self.head.weight.is_meta:
                 self.head.weight.data = (self.head.weight.data + self.head_dist.weight.data) / 2
                 self.head.bias.data = (self.head.bias.data + self.head_dist.bias.data) / 2

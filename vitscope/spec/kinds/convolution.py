@@ -42,6 +42,7 @@ class ConvStem(BlockSpec):
     norm: NormField = "bn"
     norm_eps: NormEps = 1e-5
     bias: Bias = True
+    last_act: Annotated[bool, Field(strict=True, description="activation after the last convolution as well")] = True
 
     def __post_init__(self) -> None:
         odd("kernel", self.kernel)
@@ -113,27 +114,40 @@ class InvertedResidual(BlockSpec):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Classifier(BlockSpec):
-    """Norm, global average pooling, one linear layer."""
+    """Norm, pooling to one vector, one linear layer."""
 
     kind: ClassVar[str] = "classifier"
     role: ClassVar[Role] = "head"
     source: ClassVar[str] = "the plain ImageNet head"
+    takes_prefix: ClassVar[bool] = True
+    num_linear: ClassVar[int] = 1
     classes: Classes = 1000
     norm: Annotated[Literal["bn", "ln", "none"], Field(description="norm before pooling; ln over channels")] = "bn"
     norm_eps: NormEps = 1e-5
+    pool: Annotated[
+        Literal["mean", "token"],
+        Field(description="mean: average over all positions; token: a class token for each linear layer"),
+    ] = "mean"
+    pool_first: Annotated[bool, Field(strict=True, description="pooling before the norm")] = False
 
     def out_shape(self, x: FeatureShape) -> FeatureShape:
-        if x.tokens and self.norm == "bn":
+        if x.tokens and self.norm == "bn" and not self.pool_first:
             raise ShapeError(f"{self.kind} with norm bn needs a feature map, but tokens arrive: use norm: ln")
+        if self.pool == "mean" and x.prefix:
+            raise ShapeError(f"{self.kind} would average the class token with the grid's: use pool: token")
+        if self.pool == "token" and x.prefix != self.num_linear:
+            need = "one class token" if self.num_linear == 1 else "a class and a distillation token"
+            raise ShapeError(f"{self.kind} with pool: token needs {need}, but {x.prefix} prefix tokens arrive")
         return FeatureShape(self.classes, 1, 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DistilledClassifier(Classifier):
-    """Norm, global average pooling, two linear layers: one for labels, one for a teacher; averaged in eval mode."""
+    """Norm, pooling, two linear layers: one for labels, one for a teacher; averaged in eval mode."""
 
     kind: ClassVar[str] = "distilled_classifier"
     source: ClassVar[str] = "DeiT, arXiv 2012.12877; EfficientFormerV2, arXiv 2212.08059"
+    num_linear: ClassVar[int] = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
