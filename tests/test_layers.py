@@ -25,18 +25,29 @@ LAYERS = (
     ("blocks",),
     ("model",),
     ("graph",),
-    ("export", "measure"),
+    ("export", "measure", "sources"),
     ("weights",),
     ("results",),
     ("pareto",),
     ("estimate", "profile"),
-    ("compare", "prototype"),
+    ("compare", "prototype", "catalogue"),
     ("report", "plot"),
     ("cli",),
     ("__main__",),
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
-TORCH_AT_TOP = ("blocks", "model", "weights", "graph.trace", "graph.meta", "export", "measure")
+TORCH_AT_TOP = (
+    "blocks",
+    "model",
+    "weights",
+    "graph.trace",
+    "graph.meta",
+    "sources.tree",
+    "sources.build",
+    "sources.module",
+    "export",
+    "measure",
+)
 TORCH_INSIDE_FUNCTIONS = ("graph.store", "profile", "estimate", *TORCH_AT_TOP)
 TORCH = {"torch", "torchvision", "timm", "fvcore", "coremltools", "executorch", "litert_torch", "safetensors"}
 NAMES_THAT_SAY_NOTHING = {"utils", "util", "helpers", "helper", "misc", "common", "tools", "base", "manager", "handler"}

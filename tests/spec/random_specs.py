@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from hypothesis import strategies as st
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from vitscope.spec.fields import field_docs
 from vitscope.spec.grammar import BlockSpec
 from vitscope.spec.kinds import KINDS
+from vitscope.spec.reported import REPORTED_CHOICES
 
 # Numbers that keep a network small, by field; other fields take their choices, or are left out.
 _NUMBERS: dict[str, list[Any]] = {
@@ -28,12 +30,16 @@ def kinds_of(role: str) -> list[type[BlockSpec]]:
     return [kind for kind in KINDS if kind.role == role]
 
 
+def needs_fields(kind: type[BlockSpec]) -> bool:
+    return any(doc.is_required for doc in field_docs(kind).values() if doc.name not in ("width", "stride"))
+
+
 @st.composite
 def fields_of(draw: st.DrawFn, kind: type[BlockSpec], leave_out: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Some of the optional fields of a kind, with values that it takes."""
+    """The required and some of the optional fields of a kind, with values that it takes."""
     given: dict[str, Any] = {}
     for doc in field_docs(kind).values():
-        if doc.name in ("width", "stride", *leave_out) or not draw(st.booleans()):
+        if doc.name in ("width", "stride", *leave_out) or not (doc.is_required or draw(st.booleans())):
             continue
         if doc.choices:
             given[doc.name] = draw(st.sampled_from(doc.choices))
@@ -41,6 +47,8 @@ def fields_of(draw: st.DrawFn, kind: type[BlockSpec], leave_out: tuple[str, ...]
             given[doc.name] = draw(st.booleans())
         elif doc.name in _NUMBERS:
             given[doc.name] = draw(st.sampled_from(_NUMBERS[doc.name]))
+        elif doc.is_required and (low := re.match(r"a whole number from (\d+)", doc.takes)):
+            given[doc.name] = int(low[1]) + draw(st.sampled_from([0, 7, 15]))
     return given
 
 
@@ -53,11 +61,13 @@ def stages(draw: st.DrawFn, arrives: int) -> dict[str, Any]:
     if draw(st.booleans()):
         kind = draw(st.sampled_from(kinds))
         stage["block"] = kind.kind
+        stage |= draw(fields_of(kind)) if needs_fields(kind) else {}
         used = [kind] * depth
     else:
         used = [draw(st.sampled_from(kinds)) for _ in range(depth)]
         stage["blocks"] = [
-            {"block": kind.kind, **draw(fields_of(kind))} if draw(st.booleans()) else kind.kind for kind in used
+            {"block": kind.kind, **draw(fields_of(kind))} if needs_fields(kind) or draw(st.booleans()) else kind.kind
+            for kind in used
         ]
     for name, value in draw(fields_of(draw(st.sampled_from(used)))).items():
         if draw(st.booleans()):
@@ -66,7 +76,8 @@ def stages(draw: st.DrawFn, arrives: int) -> dict[str, Any]:
             stage[name] = value
     if width != arrives or draw(st.booleans()):
         down = draw(st.sampled_from(kinds_of("downsample")))
-        stage["downsample"] = {"block": down.kind, **draw(fields_of(down))} if draw(st.booleans()) else down.kind
+        is_short = not needs_fields(down) and draw(st.booleans())
+        stage["downsample"] = down.kind if is_short else {"block": down.kind, **draw(fields_of(down))}
     if ("downsample" in stage or used[0].kind == "inverted_residual") and draw(st.booleans()):
         stage["stride"] = draw(st.integers(1, 3))
     return stage
@@ -91,6 +102,21 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
         width = stage["width"]
     if draw(st.booleans()):
         document["act"] = draw(st.sampled_from(["relu", "silu", "none"]))
+    if draw(st.booleans()):
+        document["reported"] = {"source": draw(st.text("abc é\"'\\:#", min_size=1).filter(str.strip))} | draw(
+            st.fixed_dictionaries(
+                {},
+                optional={
+                    "params": st.sampled_from(["6.1M", 5330000, "1e3"]),
+                    "macs": st.sampled_from(["0.65G", 1.5, "2 k"]),
+                    **{metric: st.sampled_from([79.0, 80, 0.5]) for metric in ("top1", "miou", "map")},
+                    "latency": st.dictionaries(
+                        st.sampled_from(["iphone12", "my-phone", "on", "a b"]), st.just("1.1ms")
+                    ),
+                    **{key: st.sampled_from(words) for key, words in REPORTED_CHOICES.items()},
+                },
+            )
+        )
     if draw(st.booleans()):
         document["drop_path_rate"] = draw(st.sampled_from([0, 0.1, 0.999]))
     return document

@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from examples import without_kinds
 
 from vitscope.cli import main
 from vitscope.spec import load_spec
@@ -26,6 +25,11 @@ CONSOLE = re.compile(r"^\$ vitscope (.*)\n((?:(?!\$ ).*\n)*)", re.MULTILINE)
 COMMANDS = [
     (command, output) for kind, text in FENCED if kind == "console" for command, output in CONSOLE.findall(text)
 ]
+
+
+def without_lists(text: str) -> str:
+    """`text` with its lists of kinds and keys cut short, as on the page: they grow with the grammar."""
+    return re.sub(r"\b(kinds|keys): .*", r"\1: …", text)
 
 
 @pytest.fixture
@@ -47,7 +51,7 @@ def test_commands_print_what_the_page_shows(
 ) -> None:
     code = main(shlex.split(command))
     printed = "".join(capsys.readouterr())
-    assert without_kinds(printed.replace(f"{zoo_folder()}{os.sep}", "")) == output
+    assert without_lists(printed.replace(f"{zoo_folder()}{os.sep}", "")) == output
     assert code == (0 if ": ok, " in output else 2)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import re
+from dataclasses import replace
 from typing import Any
 
 import yaml
@@ -114,10 +115,13 @@ def test_a_document_of_the_grammar_loads_and_is_written_back_as_itself(document:
     if isinstance(result, Spec):
         assert len(result.stages) == len(document["stages"]) and result.name == " ".join(document["name"].split())
         assert parse_spec(dump_spec(result)) == result
-        assert parse_spec(result.document) == result
+        again = parse_spec(result.document)
+        assert again.digest == result.digest  # whose keys are sorted, devices too
+        assert replace(again, reported=None) == replace(result, reported=None)
         assert hash(result) == hash(parse_spec(json.dumps(document)))
-    else:  # nothing but its shapes may be wrong
-        assert all(re.search(r": (stem|head|stages\.\d+\.\S+)( to \d+)?: ", line) for line in result.problems)
+    else:  # nothing but its shapes may be wrong, or fields that are good alone and not together
+        expected = re.compile(r": (stem|head|stages\.\d+\.\S+)( to \d+)?: |\((stem|downsample|block|head) \w+\)$")
+        assert all(expected.search(line) for line in result.problems), result.problems
 
 
 def leaves(data: Any, path: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:
@@ -128,6 +132,7 @@ def leaves(data: Any, path: tuple[str | int, ...] = ()) -> list[tuple[str | int,
 @settings(max_examples=200)
 @given(documents(), st.data())
 def test_set_is_an_edit_of_the_text(document: dict[str, Any], data: st.DataObject) -> None:
+    document.pop("reported", None)  # a setting drops it, for it makes another network
     path = data.draw(st.sampled_from(leaves(document)))
     value = data.draw(
         st.sampled_from([None, 0, 1, 3, -2, 2.5, True, "ffn", "relu", "x", [], [1], [1, 2], {}, {"block": "ffn"}])

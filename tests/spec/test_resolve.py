@@ -6,12 +6,15 @@ from __future__ import annotations
 import pytest
 from examples import MINI, STAGE, edited, problems, read
 
+from vitscope.spec.fields import field_names
 from vitscope.spec.kinds.convolution import Classifier, ConvDownsample, ConvStem, InvertedResidual
 from vitscope.spec.kinds.efficientformer import Attention, Ffn, StrideAttention
+from vitscope.spec.reported import REPORTED_KEYS
+from vitscope.spec.stages import STAGE_KEYS
 
 KINDS = "kinds: …"
-FFN_KEYS = "expansion, kernel, act, norm, norm_eps, layer_scale_init"
-STAGE_WORDS = "depth, width, block, blocks, downsample, stride"
+FFN_KEYS = ", ".join(field_names(Ffn))
+STAGE_WORDS = ", ".join(STAGE_KEYS)
 
 
 def stage(text: str) -> str:
@@ -180,7 +183,7 @@ def test_a_stage_reports_everything_that_does_not_follow_from_something_else() -
          "7:7: norm 'gn' is not for head classifier, which takes one of bn, ln, none: give that head a norm of its own"),
         ("head:", "drop_path_rate: 1\nhead:", "7:17: drop_path_rate expects a number from 0 up to, not including, 1; got 1"),
         ("head:", "family: [a]\nhead:", "7:9: family expects a text, got ['a']"),
-        ("head:", "reported: 3\nhead:", "7:11: reported expects a mapping with params, macs, top1, latency, source; got 3"),
+        ("head:", "reported: 3\nhead:", f"7:11: reported expects a mapping with {', '.join(REPORTED_KEYS)}; got 3"),
         ("head:", "reported: {macs: 1G}\nhead:", "7:11: reported needs source, the paper, table or page that prints them"),
         ("head:", "reported: {source: a, params: -1}\nhead:", "7:31: reported params: expected more than nothing, got -1"),
         ("head:", "reported: {source: a, latency: {a: 3}}\nhead:", "7:36: reported a: expected a time with its unit, as 1.1ms; got 3"),

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
-from vitscope.cli.options import Force, Output
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vitscope.cli.options import Force
 
 
-def schema(output: Output = None, force: Force = False) -> None:
+def schema(
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="FILE", help="Write to a file; - is stdout.")
+    ] = None,
+    force: Force = False,
+) -> None:
     """Print the JSON Schema of specs; an editor that knows it completes and checks them."""
     import json
 

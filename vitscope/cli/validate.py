@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vitscope.cli.options import AllowPlugins, AsJson, Resolution, Set, parse_resolution
+from vitscope.cli.options import AllowPlugins, Resolution, Set, parse_resolution
 
 if TYPE_CHECKING:
     from vitscope.spec import Spec
@@ -17,7 +17,7 @@ def validate(
     settings: Set = None,
     resolution: Resolution = None,
     allow_plugins: AllowPlugins = False,
-    as_json: AsJson = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
 ) -> None:
     """Check specs: every key, value and shape. Nothing is built; exit code 2 when any is bad."""
     import json
@@ -25,6 +25,7 @@ def validate(
 
     from vitscope.errors import SpecError, VitscopeError
     from vitscope.spec import load_spec
+    from vitscope.spec.wording import printable
 
     size = parse_resolution(resolution)
     results: list[dict[str, Any]] = []
@@ -39,7 +40,7 @@ def validate(
             continue
         results.append({"spec": name, "ok": True, "problems": []} | _facts(spec))
         if not as_json:
-            print(f"{name}: ok, {_summary(spec)}")
+            print(f"{printable(name)}: ok, {_summary(spec)}")
     if as_json:
         print(json.dumps({"schema_version": 1, "specs": results}, indent=2, ensure_ascii=False))
     if problems:

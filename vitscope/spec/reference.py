@@ -11,6 +11,7 @@ from typing import Any
 from vitscope.spec.fields import FieldDoc, field_docs
 from vitscope.spec.grammar import BlockSpec, Role
 from vitscope.spec.kinds import KINDS
+from vitscope.spec.reported import REPORTED_KEYS
 
 BEGIN = "<!-- reference: written by `python -m vitscope.spec.reference`; edit the grammar, not this -->"
 END = "<!-- end of reference -->"
@@ -24,8 +25,9 @@ _TITLES: tuple[tuple[Role, str, str], ...] = (
 
 
 def reference() -> str:
-    """Every block kind with its fields, as Markdown."""
-    parts = []
+    """The keys of `reported`, and every block kind with its fields, as Markdown."""
+    rows = "\n".join(f"| `{key}` | {meaning} |" for key, meaning in REPORTED_KEYS.items())
+    parts = [f"### Reported figures\n\nThe value of `reported`.\n\n| key | meaning |\n| --- | ------- |\n{rows}\n"]
     for role, title, what in _TITLES:
         parts.append(f"### {title}\n\n{what}\n")
         parts += [_kind(kind) for kind in KINDS if kind.role == role]

@@ -22,7 +22,7 @@ REPORTED_KEYS = {
     "form": "of which form: train or deploy",
     "differs": "figure to cause, where the printed one is not ours, as {macs: counts elementwise work too}",
 }
-_CHOICES = {"convention": ("vitscope", "fvcore", "snap"), "form": ("train", "deploy")}
+REPORTED_CHOICES = {"convention": ("vitscope", "fvcore", "snap"), "form": ("train", "deploy")}
 
 
 def reported_of(raw: Any, problem: Callable[[Path, str], None]) -> Reported | None:
@@ -61,7 +61,7 @@ def reported_of(raw: Any, problem: Callable[[Path, str], None]) -> Reported | No
         elif time := figure(where, value, _time):
             times.append((name, time))
     chosen = {}
-    for key, names in _CHOICES.items():
+    for key, names in REPORTED_CHOICES.items():
         value = raw.get(key, names[0])
         if value not in names:
             problem((*path, key), f"unknown {key} {shown(value)}{choices(value, names, 'one of')}")
@@ -92,7 +92,7 @@ def _causes(raw: dict[Any, Any], path: Path, problem: Callable[[Path, str], None
     for key, cause in value.items():
         if key not in ("params", "macs") or raw.get(key) is None:
             problem((*path, "differs", key), f"differs explains params or macs that are reported, not {shown(key)}")
-        elif not isinstance(cause, str) or not cause.strip():
+        elif not isinstance(cause, str) or not cause.strip() or not " ".join(cause.split()).isprintable():
             problem((*path, "differs", key), f"the cause of a difference expects a text, got {shown(cause)}")
         else:
             causes.append((key, " ".join(cause.split())))

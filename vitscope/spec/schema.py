@@ -12,7 +12,7 @@ from typing import Any
 from vitscope.spec.construct import adapter
 from vitscope.spec.grammar import BlockSpec, Role
 from vitscope.spec.kinds import KINDS
-from vitscope.spec.reported import REPORTED_KEYS
+from vitscope.spec.reported import REPORTED_CHOICES, REPORTED_KEYS
 from vitscope.spec.resolve import MAX_SIDE, MAX_TEXT, TOP_KEYS, Defaults
 from vitscope.spec.stages import MAX_DEPTH, MAX_STAGES, MAX_STRIDE, MAX_WIDTH, STAGE_KEYS
 
@@ -93,8 +93,7 @@ def _reported() -> Schema:
         "map": _PERCENT,
         "latency": {"type": "object", "additionalProperties": _TIME},
         "source": {"type": "string", "minLength": 1},
-        "convention": {"enum": ["vitscope", "fvcore", "snap"]},
-        "form": {"enum": ["train", "deploy"]},
+        **{key: {"enum": list(words)} for key, words in REPORTED_CHOICES.items()},
         "differs": {
             "type": "object",
             "properties": {key: {"type": "string", "minLength": 1} for key in ("params", "macs")},
