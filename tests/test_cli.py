@@ -55,7 +55,7 @@ def test_flags_are_frozen():
     shared = {"--device", "--resolution", "--batch", "--set", "--form", "--allow-plugins", "--json", "--csv", "--format",
               "-o", "--output", "--force", "models"}  # fmt: skip
     assert _parameters("profile") == shared | {
-        "--by", "--convention", "--weights", "--max-params", "--max-macs", "--max-latency", "--strict",
+        "--by", "--convention", "--weights", "--measured", "--max-params", "--max-macs", "--max-latency", "--strict",
     }  # fmt: skip
     assert _parameters("compare") == shared
 
@@ -195,6 +195,10 @@ def test_files_are_not_overwritten_unasked(capsys, tmp_path):
         (["compare", S1, "none.json"], "none.json"),
         (["nothing"], "nothing"),
         (["profile", S1, "--weights", "none.pth"], "none.pth"),
+        (["profile", S1, "--measured", "iphone12"], "NAME=TIME"),
+        (["profile", S1, "--measured", "iphone12=1.1"], "time with its unit"),
+        (["profile", S1, "--measured", "iphone12=0ms"], "above zero"),
+        (["profile", S1, "mobilenetv2_100", "--measured", "iphone12=1ms"], "one MODEL"),
         (["profile", S1, "mobilenetv2_100", "--weights", "x.pth"], "one MODEL"),
     ],
 )
@@ -235,6 +239,13 @@ def test_budgets(capsys, gate, code):
     given, out, err = call(capsys, "profile", S1, "--device", "iphone12", *gate)
     assert given == code and "651,969,640 MACs" in out
     assert (gate[0] in err) == bool(code)
+
+
+def test_a_measured_latency_is_scored_and_named(capsys):
+    code, out, _ = call(capsys, "profile", S1, "--measured", "iphone12=1.1ms", "--measured", "pixel6=9ms")
+    assert code == 0
+    assert "MES 63.3 from measured latency on iphone12" in out  # (6.19/3)^-0.5 · 1.1^-1
+    assert "from measured latency on pixel6" in out and "unit is not the paper's" in out
 
 
 def test_a_latency_that_is_not_predicted_fails_its_budget(capsys):
@@ -307,16 +318,19 @@ def test_python_dash_m_works():
     assert run("--version").stdout.startswith("vitscope ")
 
 
-def test_the_readme_shows_what_the_command_prints():
-    readme = (Path(__file__).parent.parent / "README.md").read_text()
-    shown = readme.split("<!-- demo -->")[1].split("```")[1].split("\n", 1)[1]
-    done = run(
-        "profile",
-        "specs/efficientformerv2_s1.yaml",
-        "--device",
-        "iphone12",
-        "--by",
-        "stage",
-        cwd=Path(__file__).parent.parent,
+SHOWN = {
+    "demo": ("profile", "specs/efficientformerv2_s1.yaml", "--device", "iphone12", "--by", "stage"),
+    "compare": ("compare", S1, "--set", "stages.2.width=112", "--device", "iphone12"),
+    "mistakes": ("validate", "my_net.yaml"),
+}
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_the_readme_shows_what_the_command_prints(name, tmp_path):
+    root = Path(__file__).parent.parent
+    shown = (root / "README.md").read_text().split(f"<!-- {name} -->")[1].split("```")[1].split("\n", 1)[1]
+    (tmp_path / "my_net.yaml").write_text(
+        "extends: efficientformerv2_s1\nstages:\n  0: {expanson: 3}\n  1: {act: gelo}\n"
     )
-    assert shown == done.stdout
+    done = run(*SHOWN[name], cwd=tmp_path if name == "mistakes" else root)
+    assert shown == done.stdout + done.stderr

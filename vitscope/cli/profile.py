@@ -48,6 +48,12 @@ def profile(
     weights: Annotated[
         str | None, typer.Option("--weights", metavar="FILE", help="Check that this timm or authors' checkpoint fits.")
     ] = None,
+    measured: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--measured", metavar="NAME=TIME", help="Score a latency you measured, as iphone12=1.1ms (repeatable)."
+        ),
+    ] = None,
     max_params: Annotated[str | None, typer.Option(metavar="N", help="Exit 1 above this, as 6M.")] = None,
     max_macs: Annotated[str | None, typer.Option(metavar="N", help="Exit 1 above this, as 1G.")] = None,
     max_latency: Annotated[
@@ -81,12 +87,16 @@ def profile(
         check_writable(output, force)
     gates = _gates(max_params, max_macs, max_latency, device or [], strict)
     sizes = parse_resolutions(resolution)
+    times = _measured(measured or [])
+    if times and len(models) * len(sizes) > 1:
+        raise UsageError("--measured: a latency belongs to one model; give one MODEL and one --resolution")
     if weights is not None and len(models) * len(sizes) > 1:
         raise UsageError("--weights: one checkpoint fits one model; give one MODEL and one --resolution")
     profiles = [
         make(
             model, devices=device or (), by=by.value, form=form.value, resolution=size,
-            batch=batch, convention=convention.value, overrides=settings or (), allow_plugins=allow_plugins,
+            batch=batch, convention=convention.value, overrides=settings or (), measured=times,
+            allow_plugins=allow_plugins,
         )
         for model in models
         for size in sizes
@@ -114,6 +124,24 @@ def profile(
     for line in failed:
         print(line, file=sys.stderr)
     return 1 if failed else 0
+
+
+def _measured(texts: list[str]) -> dict[str, float]:
+    """`NAME=TIME` → seconds by device."""
+    from vitscope.units import parse_seconds
+
+    found = {}
+    for text in texts:
+        name, equals, time = text.partition("=")
+        try:
+            found[name] = parse_seconds(time)
+        except ValueError as error:
+            raise UsageError(
+                f"--measured {text}: {error if equals else 'expected NAME=TIME, as iphone12=1.1ms'}"
+            ) from None
+        if not name or not found[name]:
+            raise UsageError(f"--measured {text}: expected NAME=TIME with a time above zero, as iphone12=1.1ms")
+    return found
 
 
 def _gates(

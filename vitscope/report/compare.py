@@ -21,9 +21,19 @@ def compare_tables(comparison: Comparison) -> tuple[Table, ...]:
     return tuple(t for t in (_fields(comparison), _totals(comparison), _stages(comparison)) if t.rows or t.notes)
 
 
+def _names(c: Comparison) -> tuple[str, str]:
+    """What the columns are headed: the names, or for a name that carries its settings its first word and a star."""
+    short = [name if len(name) <= _NAME else f"{name.split()[0]}*" for name in (c.a.name, c.b.name)]
+    return short[0], short[1] if short[1] != short[0] else f"{short[1]}*"
+
+
+_NAME = 30  # characters of a heading; titles carry the whole name
+
+
 def _fields(c: Comparison) -> Table:
     rows = tuple(Row((f.path, _value(f.a), _value(f.b))) for f in c.fields)
-    columns = (Column("spec", "left"), Column(c.a.name, "left"), Column(c.b.name, "left"))
+    a, b = _names(c)
+    columns = (Column("spec", "left"), Column(a, "left"), Column(b, "left"))
     title = f"{profile_title(c.a)}\nagainst\n{profile_title(c.b)}"
     return Table(columns, rows, title=title, notes=() if rows else ("the specs do not differ",))
 
@@ -36,19 +46,21 @@ def _totals(c: Comparison) -> Table:
     rows = [_change_row(change, _format_of(change.metric)) for change in c.totals]
     rows += [_change_row(latency.change, fixed_milliseconds) for latency in c.latencies]
     rows += [_change_row(change, significant) for change in c.mes]
-    columns = (Column("total", "left"), Column(c.a.name), Column(c.b.name), Column("change"), Column("relative"))
+    a, b = _names(c)
+    columns = (Column("total", "left"), Column(a), Column(b), Column("change"), Column("relative"))
     notes = []
     for latency in c.latencies:
         d = latency.difference
         if d.delta_s is None or d.low_s is None or d.high_s is None:
             notes += [prediction_text(p) for p in (*c.a.predictions, *c.b.predictions) if p.latency_s is None]
             continue
-        winner = {"A faster": f"{c.a.name} is faster", "B faster": f"{c.b.name} is faster"}.get(d.verdict, d.verdict)
+        winner = {"A faster": f"{a} is faster", "B faster": f"{b} is faster"}.get(d.verdict, d.verdict)
         notes.append(
             f"{latency.device}: {winner} (difference {_signed(d.delta_s)}, {percent(d.interval)} interval "
             f"{_signed(d.low_s)} to {_signed(d.high_s)})"
         )
-    return Table(columns, tuple(rows), notes=(*dict.fromkeys(notes), c.verdict))
+    verdict = c.verdict.replace(c.b.name, b) if c.b.name != c.a.name else c.verdict
+    return Table(columns, tuple(rows), notes=(*dict.fromkeys(notes), verdict))
 
 
 def _format_of(metric: str) -> Callable[[float], str]:
@@ -76,12 +88,14 @@ def _stages(c: Comparison) -> Table:
     columns = [Column("stage", "left")]
     for change in c.stages[0].changes:
         columns += [Column(change.metric), Column("change"), Column("relative")]
-    note = f"values are those of {c.b.name}, changes against {c.a.name}"
+    a, b = _names(c)
+    note = f"values are those of {b}, changes against {a}"
     return Table(tuple(columns), tuple(_stage_row(stage, c) for stage in c.stages), notes=(note,))
 
 
 def _stage_row(stage: StageChange, c: Comparison) -> Row:
-    owner = {"": "", "a": f" (only {c.a.name})", "b": f" (only {c.b.name})"}[stage.only]
+    a, b = _names(c)
+    owner = {"": "", "a": f" (only {a})", "b": f" (only {b})"}[stage.only]
     cells = [stage.path + owner]
     moved = False
     for change in stage.changes:
