@@ -14,6 +14,10 @@ from vitscope.model import Model, build
 from vitscope.spec import load_spec
 
 
+# Learned tokens, positions and attention biases, by their names in timm and here
+TABLES = {"attention_biases", "table", "relative_position_bias_table", "cls_token", "dist_token", "pos_embed"}
+
+
 class Calls(nn.Module):
     """A function of layers and tensors as a module: `Calls(lambda conv, x: conv(x) + x, nn.Conv2d(3, 3, 1))`."""
 
@@ -60,9 +64,9 @@ def randomise(model: nn.Module, seed: int = 0) -> None:
                 uniform(tensor, 0.5, 1.5)
             elif kind == "num_batches_tracked":
                 tensor.fill_(7)
-            elif kind in ("attention_biases", "table"):
+            elif kind in TABLES:
                 normal(tensor, 1.0)
-            elif kind == "gamma":
+            elif kind in ("gamma", "scale"):
                 uniform(tensor, 0.1, 0.5)
             elif kind == "bias":
                 normal(tensor, 0.1)

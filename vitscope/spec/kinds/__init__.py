@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from vitscope.spec.grammar import BlockSpec, Role
-from vitscope.spec.kinds import convolution, efficientformer
+from vitscope.spec.kinds import convolution, efficientformer, vit
 
 KINDS: tuple[type[BlockSpec], ...] = (
     *convolution.KINDS,
     *efficientformer.KINDS,
+    *vit.KINDS,
 )
 
 ROLES: tuple[Role, ...] = ("stem", "downsample", "block", "head")

@@ -1,0 +1,89 @@
+"""The proof of a network beside timm's: logits, counts, the deploy form, a step of training; a family test calls these."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+import torch
+import torch.nn.functional as F
+from networks import images, randomise, relative_error, zoo_graph, zoo_model
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from vitscope.cost.ops import macs
+from vitscope.graph.record import Graph
+from vitscope.model import build, fuse, fuse_in_place
+from vitscope.spec import load_spec
+from vitscope.weights import load_state
+
+TOLERANCE = 1e-5
+Size = tuple[int, int]  # height, width
+
+
+def part(graph: Graph, prefix: str = "") -> tuple[int, int]:
+    """Params and MACs of the modules under `prefix`."""
+    found = [macs(graph, op) for op in graph.ops if f"{op.scope}.".startswith(prefix)]
+    assert None not in found
+    return sum(p.numel for p in graph.params if p.name.startswith(prefix)), sum(count or 0 for count in found)
+
+
+def pair(timm: ModuleType, name: str, size: Size, sized: bool = True) -> tuple[nn.Module, nn.Module]:
+    """timm's network with random values, told the size if it must be, and ours with its weights."""
+    theirs = timm.create_model(name, **({"img_size": size} if sized else {})).eval()
+    randomise(theirs)
+    ours = zoo_model(name, size)
+    load_state(ours, theirs.state_dict())
+    return theirs, ours
+
+
+def same_logits(timm: ModuleType, name: str, size: Size, sized: bool = True) -> None:
+    """Ours with timm's weights gives timm's logits on a batch of two, and so does its deploy form."""
+    theirs, ours = pair(timm, name, size, sized)
+    x = images(*size)
+    with torch.no_grad():
+        expected = theirs(x)
+        assert expected.shape == (2, 1000)
+        assert relative_error(ours(x), expected) < TOLERANCE
+        assert relative_error(fuse(ours)(x), expected) < TOLERANCE
+    assert sum(p.numel() for p in ours.parameters()) == sum(p.numel() for p in theirs.parameters())
+
+
+def counts(name: str, params: int, core: int) -> None:
+    """Our trace at the network's own input has these counts, and torch's counter agrees; so does the deploy form's."""
+    spec = load_spec(name)
+    with torch.device("meta"):
+        model, x = build(spec).eval(), torch.empty(1, *spec.input)
+        with FlopCounterMode(display=False) as counter:
+            model(x)
+        fuse_in_place(model)
+        with FlopCounterMode(display=False) as deployed:
+            model(x)
+    assert part(zoo_graph(name)) == (params, core)
+    assert counter.get_total_flops() == 2 * core
+    assert deployed.get_total_flops() <= 2 * core
+    assert not any(isinstance(m, (nn.BatchNorm1d, nn.BatchNorm2d)) for m in model.modules())
+    assert sum(p.numel() for p in model.parameters()) <= params
+
+
+def loss(outputs: torch.Tensor | tuple[torch.Tensor, ...], labels: torch.Tensor) -> torch.Tensor:
+    """Cross entropy; of a pair, summed over both heads."""
+    heads = outputs if isinstance(outputs, tuple) else (outputs,)
+    return torch.stack([F.cross_entropy(head, labels) for head in heads]).sum()
+
+
+def trains(name: str, size: Size) -> None:
+    """A backward pass in train form reaches every parameter."""
+    model = zoo_model(name, size).train()
+    randomise(model)  # a layer scale of 1e-6 would leave gradients too small to tell from none
+    loss(model(images(*size)), torch.tensor([3, 700])).backward()
+    without = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    assert without == []
+
+
+def trains_on_meta(name: str, size: Size) -> None:
+    """As `trains`, by shapes alone."""
+    with torch.device("meta"):
+        model = build(load_spec(name, resolution=size)).train()
+        outputs = model(torch.empty(2, 3, *size))
+        sum(head.sum() for head in (outputs if isinstance(outputs, tuple) else (outputs,))).backward()  # type: ignore[union-attr]
+    assert all(p.grad is not None and p.grad.shape == p.shape for p in model.parameters())
