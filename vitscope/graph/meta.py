@@ -53,6 +53,16 @@ def _layer_norm(
     return x.new_empty(x.shape), x.new_empty(0), x.new_empty(0)
 
 
+def _group_norm(
+    x: Tensor, weight: Any, bias: Any, batch: int, channels: int, positions: int, groups: int, eps: float
+) -> tuple[Tensor, Tensor, Tensor] | None:
+    if not x.is_contiguous() or tuple(x.shape[:2]) != (batch, channels) or x.numel() != batch * channels * positions:
+        return None
+    if channels % groups or any(t is not None and tuple(t.shape) != (channels,) for t in (weight, bias)):
+        return None
+    return x.new_empty(x.shape), x.new_empty((batch, groups)), x.new_empty((batch, groups))
+
+
 def _same(x: Tensor, *_: Any, **__: Any) -> Tensor | None:
     return x.new_empty(x.shape) if x.is_contiguous() and x.is_floating_point() else None
 
@@ -157,6 +167,7 @@ SHORTCUTS: dict[str, Callable[..., Any]] = {
     "convolution": _convolution,
     "native_batch_norm": _batch_norm,
     "native_layer_norm": _layer_norm,
+    "native_group_norm": _group_norm,
     "relu": _same,
     "gelu": _same,
     "silu": _same,
@@ -170,6 +181,7 @@ SHORTCUTS: dict[str, Callable[..., Any]] = {
     "mul": _binary,
     "div": _binary,
     "mean": _mean,
+    "sum": _mean,
     "mm": _mm,
     "addmm": _addmm,
     "bmm": _bmm,

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from vitscope.weights import efficientformer, mobilenet, vit
+from vitscope.weights import efficientformer, mobilenet, mobilevit, vit
 from vitscope.weights.naming import Naming
 
 NAMINGS: tuple[Naming, ...] = (
     *efficientformer.NAMINGS,
     *mobilenet.NAMINGS,
+    *mobilevit.NAMINGS,
     *vit.NAMINGS,
 )
 

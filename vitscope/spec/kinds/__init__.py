@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from vitscope.spec.grammar import BlockSpec, Role
-from vitscope.spec.kinds import convolution, efficientformer, vit
+from vitscope.spec.kinds import convolution, efficientformer, mobilevit, vit
 
 KINDS: tuple[type[BlockSpec], ...] = (
     *convolution.KINDS,
     *efficientformer.KINDS,
+    *mobilevit.KINDS,
     *vit.KINDS,
 )
 

@@ -1,0 +1,209 @@
+"""MobileViT and MobileViTv2: timm's logits with timm's weights, the published counts, fusing, training, odd sizes."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+import pytest
+import torch
+import torch.nn.functional as F
+from networks import images, randomise, relative_error, zoo_graph, zoo_model
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from vitscope.blocks.mobilevit import fold, unfold
+from vitscope.cost.conventions import params_and_macs
+from vitscope.cost.ops import macs
+from vitscope.errors import SpecError
+from vitscope.graph.record import Graph
+from vitscope.model import build, fuse, fuse_in_place
+from vitscope.spec import load_spec
+from vitscope.weights import load_state
+
+TOLERANCE = 1e-5
+
+# name, which is also timm's; params, MACs, MACs under fvcore's convention and params of the deploy form, all at 256
+# (facts 0.3 and C.1; None where they print none); input sizes at which logits are compared. Sides of 224 make a last map
+# of 7×7, which is resized to even sides; 160×288 is no square, and its maps are 5×9.
+TABLE = [
+    ("mobilevit_xxs", 1_272_024, 407_364_096, 418_204_160, 1_269_968, [(256, 256), (224, 224), (160, 288)]),
+    ("mobilevit_xs", 2_317_848, 1_025_911_808, 1_052_192_768, 2_313_624, [(96, 160)]),
+    ("mobilevit_s", 5_578_632, 2_000_831_488, 2_033_424_384, 5_572_504, [(96, 96)]),
+    ("mobilevitv2_050", 1_370_593, 464_594_944, 480_471_040, None, [(256, 256), (224, 224), (160, 288)]),
+    ("mobilevitv2_075", 2_866_009, 1_027_980_288, 1_051_794_432, None, [(96, 160)]),
+    ("mobilevitv2_100", 4_901_841, 1_812_090_880, 1_843_843_072, None, [(96, 96)]),
+    ("mobilevitv2_125", 7_478_089, 2_816_926_720, None, None, [(64, 96)]),
+    ("mobilevitv2_150", 10_594_753, 4_042_487_808, None, None, [(64, 64)]),
+    ("mobilevitv2_175", 14_251_833, 5_488_774_144, None, None, [(64, 64)]),
+    ("mobilevitv2_200", 18_449_329, 7_155_785_728, None, None, [(64, 64)]),
+]
+NAMES = [row[0] for row in TABLE]
+SMALLEST = ["mobilevit_xxs", "mobilevitv2_050"]
+AT_224 = {"mobilevit_xxs": 301_495_296, "mobilevit_xs": 772_340_288, "mobilevit_s": 1_521_507_328}  # facts C.1
+
+# module: (params, MACs) at 256 of XXS, XS and S (facts C.1)
+V1_PARTS = {
+    "stem": ((464, 7_077_888), (464, 7_077_888), (464, 7_077_888)),
+    "stages.0": ((1_472, 21_495_808), (3_968, 59_768_832), (3_968, 59_768_832)),
+    "stages.1": ((7_696, 35_127_296), (54_048, 262_144_000), (86_528, 392_691_712)),
+    "stages.2": ((4_176 + 135_712, 211_730_432), (24_128 + 273_024, 429_588_480), (44_480 + 612_288, 868_483_072)),
+    "stages.3": ((12_128 + 329_696, 100_360_192), (40_352 + 658_800, 205_455_360), (91_264 + 1_680_768, 504_201_216)),
+    "stages.4": ((20_256 + 413_184, 29_614_080), (60_672 + 779_760, 59_133_952), (154_432 + 2_159_760, 161_415_168)),
+    "head.conv": ((26_240, 320 * 80 * 64), (37_632, 384 * 96 * 64), (103_680, 640 * 160 * 64)),
+    "head.head": ((321_000, 320_000), (385_000, 384_000), (641_000, 640_000)),
+}
+
+
+def part(graph: Graph, prefix: str = "") -> tuple[int, int]:
+    """Params and MACs of the modules under `prefix`."""
+    found = [macs(graph, op) for op in graph.ops if f"{op.scope}.".startswith(prefix)]
+    assert None not in found
+    return sum(p.numel for p in graph.params if p.name.startswith(prefix)), sum(count or 0 for count in found)
+
+
+def pair(timm: ModuleType, name: str, size: tuple[int, int]) -> tuple[nn.Module, nn.Module]:
+    """timm's network with random values, and ours with its weights."""
+    theirs = timm.create_model(name).eval()
+    randomise(theirs)
+    ours = zoo_model(name, size)
+    load_state(ours, theirs.state_dict())
+    return theirs, ours
+
+
+@pytest.mark.parametrize(
+    ("name", "size"), [pytest.param(row[0], s, id=f"{row[0]}-{s[0]}x{s[1]}") for row in TABLE for s in row[-1]]
+)
+def test_same_logits_as_timm(timm: ModuleType, name: str, size: tuple[int, int]) -> None:
+    theirs, ours = pair(timm, name, size)
+    x = images(*size)
+    with torch.no_grad():
+        assert relative_error(ours(x), theirs(x)) < TOLERANCE
+
+
+@pytest.mark.parametrize(("name", "params", "core", "by_fvcore", "deploy_params", "_"), TABLE, ids=NAMES)
+def test_counts(
+    name: str, params: int, core: int, by_fvcore: int | None, deploy_params: int | None, _: list[tuple[int, int]]
+) -> None:
+    spec = load_spec(name)
+    assert spec.input == (3, 256, 256)
+    with torch.device("meta"):
+        model, x = build(spec).eval(), torch.empty(1, *spec.input)
+        with FlopCounterMode(display=False) as counter:
+            model(x)
+        fuse_in_place(model)
+    graph = zoo_graph(name)
+    assert part(graph) == (params, core)
+    assert counter.get_total_flops() == 2 * core
+    if by_fvcore is not None:  # counted on timm's network, whose global average is a pooling: fvcore takes its elements
+        assert params_and_macs(graph, "fvcore")[1] == by_fvcore - model.head.head.in_features * 8 * 8
+    fused = sum(p.numel() for p in model.parameters())
+    assert fused == (deploy_params or fused) < params
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in model.modules())
+
+
+@pytest.mark.parametrize("i", range(3), ids=NAMES[:3])
+def test_parts_count_as_published(i: int) -> None:
+    graph = zoo_graph(NAMES[i])
+    parts = {name: row[i] for name, row in V1_PARTS.items()}
+    assert {name: part(graph, f"{name}.") for name in parts} == parts
+    assert tuple(map(sum, zip(*parts.values(), strict=True))) == part(graph)
+    assert part(zoo_graph(NAMES[i], (224, 224)))[1] == AT_224[NAMES[i]]
+
+
+def test_params_of_a_block_by_their_formula() -> None:
+    # 27C² + 2Cd + 6C + 2d + L(8d² + 11d), with C = 96, d = 144, L = 2 (facts C.1)
+    expected = 27 * 96**2 + 2 * 96 * 144 + 6 * 96 + 2 * 144 + 2 * (8 * 144**2 + 11 * 144)
+    assert part(zoo_graph("mobilevit_s"), "stages.2.blocks.1.")[0] == expected == 612_288
+
+
+@pytest.mark.parametrize("size", [(256, 256), (192, 160), (224, 96)])
+@pytest.mark.parametrize("name", SMALLEST)
+def test_fuse_keeps_the_outputs(name: str, size: tuple[int, int]) -> None:
+    model = zoo_model(name, size)
+    randomise(model)
+    x = images(*size)
+    with torch.no_grad():
+        expected = model(x)
+        assert expected.shape == (2, 1000)
+        assert relative_error(fuse(model)(x), expected) < TOLERANCE
+
+
+@pytest.mark.parametrize("name", SMALLEST)
+def test_one_step_of_training_reaches_every_parameter(name: str) -> None:
+    model = zoo_model(name, (64, 64)).train()
+    F.cross_entropy(model(images(64, 64)), torch.tensor([3, 7])).backward()
+    for key, tensor in model.named_parameters():
+        assert tensor.grad is not None, key
+        assert tensor.grad.isfinite().all(), key
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in SMALLEST])
+def test_the_others_train_on_meta(name: str) -> None:
+    with torch.device("meta"):
+        model = build(load_spec(name, resolution=(64, 64))).train()
+        model(torch.empty(2, 3, 64, 64)).sum().backward()
+    assert all(p.grad is not None and p.grad.shape == p.shape for p in model.parameters())
+
+
+# --- Patches. ---
+
+
+def test_unfold_puts_the_same_place_of_all_patches_side_by_side() -> None:
+    x = torch.arange(4 * 6).reshape(1, 1, 4, 6).float()
+    taken = unfold(x, 2)
+    assert taken.shape == (1, 1, 4, 6)
+    assert taken[0, 0].tolist() == [  # place in the patch by rows, then patch by rows
+        [0, 2, 4, 12, 14, 16],
+        [1, 3, 5, 13, 15, 17],
+        [6, 8, 10, 18, 20, 22],
+        [7, 9, 11, 19, 21, 23],
+    ]
+    assert torch.equal(fold(taken, 2, 4, 6), x)
+
+
+def test_odd_maps_come_back_in_v1_and_stay_even_in_v2() -> None:
+    # 224 pixels make a last map of 7×7.
+    for name, side in (("mobilevit_xxs", 7), ("mobilevitv2_050", 8)):
+        block = load_spec(name).stages[4].blocks[1]
+        model = zoo_model(name, (224, 224))
+        with torch.no_grad():
+            out = model.stages(model.stem(images(224, 224, batch=1)))
+        assert out.shape[2:] == (side, side), block.kind
+
+
+@pytest.mark.parametrize("name", SMALLEST)
+@pytest.mark.parametrize("mistake", ["aligned corners", "gelu", "order of the patches"])
+def test_a_mistake_breaks_parity(timm: ModuleType, monkeypatch: pytest.MonkeyPatch, name: str, mistake: str) -> None:
+    theirs, ours = pair(timm, name, (96, 96))  # a last map of 3×3
+    x = images(96, 96)
+    with torch.no_grad():
+        expected = theirs(x)
+        if mistake == "aligned corners":
+            right, wrong = ("False", "True") if name == "mobilevit_xxs" else ("True", "False")
+            interpolate = F.interpolate
+
+            def resize(x: torch.Tensor, size: tuple[int, int], mode: str, align_corners: bool) -> torch.Tensor:
+                assert str(align_corners) == right
+                return interpolate(x, size=size, mode=mode, align_corners=wrong == "True")
+
+            monkeypatch.setattr(F, "interpolate", resize)
+        elif mistake == "gelu":
+            for module in ours.modules():
+                if isinstance(getattr(module, "act", None), nn.SiLU) and hasattr(module, "fc1"):
+                    module.act = nn.GELU()  # type: ignore[assignment]
+        else:
+            from vitscope.blocks import mobilevit
+
+            taken = mobilevit.unfold
+            monkeypatch.setattr(mobilevit, "unfold", lambda x, patch: taken(x.transpose(2, 3), patch))
+        assert relative_error(ours(x), expected) > TOLERANCE
+
+
+def test_what_cannot_be(tmp_path) -> None:
+    spec = tmp_path / "bad.yaml"
+    spec.write_text("extends: mobilevit_xxs\nstages: {2: {dim: 66}}\n")
+    with pytest.raises(SpecError, match="4 heads do not divide the 66 channels of dim"):
+        load_spec(spec)
+    spec.write_text("extends: mobilevitv2_050\nstages: {2: {dim_ratio: 0.001}}\n")
+    with pytest.raises(SpecError, match=r"dim_ratio 0\.001 of 128 channels leaves no width for the tokens"):
+        load_spec(spec)
