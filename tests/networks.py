@@ -13,7 +13,6 @@ from vitscope.graph.trace import trace
 from vitscope.model import Model, build
 from vitscope.spec import load_spec
 
-
 # Learned tokens, positions and attention biases, by their names in timm and here
 TABLES = {"attention_biases", "table", "relative_position_bias_table", "cls_token", "dist_token", "pos_embed"}
 

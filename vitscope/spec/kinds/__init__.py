@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from vitscope.spec.grammar import BlockSpec, Role
-from vitscope.spec.kinds import convolution, efficientformer, mobilevit, vit
+from vitscope.spec.kinds import convnext, convolution, efficientformer, mobilevit, vit
 
 KINDS: tuple[type[BlockSpec], ...] = (
     *convolution.KINDS,
     *efficientformer.KINDS,
     *mobilevit.KINDS,
     *vit.KINDS,
+    *convnext.KINDS,
 )
 
 ROLES: tuple[Role, ...] = ("stem", "downsample", "block", "head")
