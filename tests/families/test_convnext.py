@@ -89,7 +89,7 @@ def test_the_authors_names_are_read() -> None:
 
 
 @pytest.mark.parametrize(
-    ("size", "text"), [((3, 9), "a 4×4 kernel does not fit into the 3×9 map"), ((16, 32), "a 2×2 kernel")]
+    ("size", "text"), [((3, 9), "patch_stem takes patches of 4×4, but a 3×9 map arrives"), ((16, 32), "norm_conv takes patches of 2×2, but a 1×2 map arrives")]
 )
 def test_what_cannot_be(size: tuple[int, int], text: str) -> None:
     with pytest.raises(SpecError, match=text):
