@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from vitscope.weights import convnext, efficientformer, mobilenet, mobilevit, vit
+from vitscope.weights import convnext, efficientformer, mobilenet, mobileone, mobilevit, poolformer, vit
 from vitscope.weights.naming import Naming
 
 NAMINGS: tuple[Naming, ...] = (
@@ -13,7 +13,9 @@ NAMINGS: tuple[Naming, ...] = (
     *mobilenet.NAMINGS,
     *mobilevit.NAMINGS,
     *vit.NAMINGS,
+    *mobileone.NAMINGS,
     *convnext.NAMINGS,
+    *poolformer.NAMINGS,
 )
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from vitscope.spec.grammar import BlockSpec, Role
-from vitscope.spec.kinds import convnext, convolution, efficientformer, mobilevit, vit
+from vitscope.spec.kinds import convnext, convolution, efficientformer, mobileone, mobilevit, poolformer, vit
 
 KINDS: tuple[type[BlockSpec], ...] = (
     *convolution.KINDS,
     *efficientformer.KINDS,
     *mobilevit.KINDS,
     *vit.KINDS,
+    *mobileone.KINDS,
     *convnext.KINDS,
+    *poolformer.KINDS,
 )
 
 ROLES: tuple[Role, ...] = ("stem", "downsample", "block", "head")

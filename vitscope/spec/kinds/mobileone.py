@@ -1,0 +1,82 @@
+"""Grammar of MobileOne (arXiv 2206.04040): convolutions that train as parallel branches and deploy as one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from vitscope.errors import ShapeError
+from vitscope.spec.grammar import ActField, BlockSpec, Kernel, NormEps, Role, Stride, Width, need_map, odd
+from vitscope.spec.shape import FeatureShape
+
+PAPER = "MobileOne, arXiv 2206.04040"
+
+Branches = Annotated[
+    int, Field(strict=True, ge=1, le=16, description="parallel k×k convolutions of the train form, each with a norm")
+]
+SeRatio = Annotated[
+    float | None,
+    Field(strict=True, gt=0, le=1, description="squeezed / output channels of each convolution; null for no gate"),
+]
+
+
+def squeezed_channels(channels: int, se_ratio: float | None) -> int | None:
+    """Channels inside a squeeze-excite: int(channels · se_ratio), at least one; None without."""
+    if se_ratio is None:
+        return None
+    squeezed = int(channels * se_ratio)
+    if squeezed < 1:
+        raise ShapeError(f"se_ratio {se_ratio:g} of {channels} channels leaves no squeezed channel")
+    return squeezed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MobileOneStem(BlockSpec):
+    """A dense 3×3 of stride 2 in branches, then `depth - 1` MobileOne blocks of stride 2."""
+
+    kind: ClassVar[str] = "mobileone_stem"
+    role: ClassVar[Role] = "stem"
+    source: ClassVar[str] = f"{PAPER}, Table 2; with depth 2, FastViT, arXiv 2303.14189, Section 3.2"
+    width: Width
+    depth: Annotated[int, Field(strict=True, ge=1, le=5, description="number of steps, each of stride 2")] = 1
+    kernel: Kernel = 3
+    branches: Branches = 1
+    act: ActField = "relu"
+    norm_eps: NormEps = 1e-5
+
+    def __post_init__(self) -> None:
+        odd("kernel", self.kernel)
+
+    def out_shape(self, x: FeatureShape) -> FeatureShape:
+        need_map(self.kind, x)
+        for _ in range(self.depth):
+            x = x.strided(self.width, 2)
+        return x
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MobileOneBlock(BlockSpec):
+    """Depthwise k×k, then pointwise 1×1, each in branches: k×k, 1×1 (depthwise only) and identity where it fits."""
+
+    kind: ClassVar[str] = "mobileone"
+    source: ClassVar[str] = f"{PAPER}, Section 3.2 and Figure 3"
+    width: Width
+    kernel: Kernel = 3
+    stride: Stride = 1
+    branches: Branches = 1
+    se_ratio: SeRatio = None
+    act: ActField = "relu"
+    norm_eps: NormEps = 1e-5
+
+    def __post_init__(self) -> None:
+        odd("kernel", self.kernel)
+
+    def out_shape(self, x: FeatureShape) -> FeatureShape:
+        need_map(self.kind, x)
+        squeezed_channels(min(x.channels, self.width), self.se_ratio)
+        return x.strided(self.width, self.stride)
+
+
+KINDS: tuple[type[BlockSpec], ...] = (MobileOneStem, MobileOneBlock)
