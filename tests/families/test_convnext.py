@@ -89,7 +89,11 @@ def test_the_authors_names_are_read() -> None:
 
 
 @pytest.mark.parametrize(
-    ("size", "text"), [((3, 9), "patch_stem takes patches of 4×4, but a 3×9 map arrives"), ((16, 32), "norm_conv takes patches of 2×2, but a 1×2 map arrives")]
+    ("size", "text"),
+    [
+        ((3, 9), "patch_stem takes patches of 4×4, but a 3×9 map arrives"),
+        ((16, 32), "norm_conv takes patches of 2×2, but a 1×2 map arrives"),
+    ],
 )
 def test_what_cannot_be(size: tuple[int, int], text: str) -> None:
     with pytest.raises(SpecError, match=text):

@@ -17,7 +17,7 @@ class PatchStem(nn.Module):
 
     def __init__(self, spec: grammar.PatchStem, x: FeatureShape):
         super().__init__()
-        self.conv = nn.Conv2d(x.channels, spec.width, spec.patch, spec.patch)
+        self.conv = nn.Conv2d(x.channels, spec.width, spec.side, spec.patch, padding=spec.padding)
         self.norm = NORMS[spec.norm](spec.width, spec.norm_eps)
 
     def forward(self, x: Tensor) -> Tensor:

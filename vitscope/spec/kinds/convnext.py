@@ -39,18 +39,40 @@ def patches(kind: str, x: FeatureShape, width: int, patch: int) -> FeatureShape:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PatchStem(BlockSpec):
-    """Patches cut without overlap, each projected to one position of a map, then a norm."""
+    """Patches, each projected to one position of a map, then a norm; they overlap where the kernel is larger."""
 
     kind: ClassVar[str] = "patch_stem"
     role: ClassVar[Role] = "stem"
     source: ClassVar[str] = f"{CONVNEXT}, Section 2.2"
     width: Width
     patch: Annotated[int, Field(strict=True, ge=1, le=256, description="side of a patch, in pixels")] = 4
+    kernel: Annotated[
+        int | None, Field(strict=True, ge=1, le=256, description="side of the kernel; null for that of the patch")
+    ] = None
+    padding: Annotated[int, Field(strict=True, ge=0, le=128, description="pixels of zeros around the image")] = 0
     norm: LayerNormField = "ln"
     norm_eps: NormEps = 1e-6
 
+    def __post_init__(self) -> None:
+        if self.side <= self.padding:
+            raise ValueError(f"padding {self.padding} would make positions of nothing but zeros: kernel is {self.side}")
+
+    @property
+    def side(self) -> int:
+        """Side of the kernel."""
+        return self.patch if self.kernel is None else self.kernel
+
     def out_shape(self, x: FeatureShape) -> FeatureShape:
-        return patches(self.kind, x, self.width, self.patch)
+        if (self.side, self.padding) == (self.patch, 0):
+            return patches(self.kind, x, self.width, self.patch)
+        need_map(self.kind, x)
+        height, width = (side + 2 * self.padding - self.side for side in (x.height, x.width))
+        if min(height, width) < 0:
+            raise ShapeError(
+                f"{self.kind} has a kernel of {self.side}×{self.side} and padding {self.padding}, "
+                f"but a {x.height}×{x.width} map arrives"
+            )
+        return FeatureShape(self.width, height // self.patch + 1, width // self.patch + 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
