@@ -54,9 +54,10 @@ class InvertedResidual(nn.Module):
         super().__init__()
         hidden = int(x.channels * spec.expansion)
         options = {"bias": spec.bias, "norm": spec.norm, "norm_eps": spec.norm_eps}
-        self.expand = ConvNormAct(x.channels, hidden, act=spec.act, **options) if spec.expansion != 1 else nn.Identity()
+        inner = {"bias": True, "norm": "none"} if spec.fewer_norm else options
+        self.expand = ConvNormAct(x.channels, hidden, act=spec.act, **inner) if spec.expansion != 1 else nn.Identity()
         self.depthwise = ConvNormAct(
-            hidden, hidden, spec.kernel, stride=spec.stride, groups=hidden, act=spec.act, **options
+            hidden, hidden, spec.kernel, stride=spec.stride, groups=hidden, act=spec.act, **inner
         )
         self.project = ConvNormAct(hidden, spec.width, **options)
         self.drop_path = DropPath()
@@ -64,6 +65,23 @@ class InvertedResidual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.project(self.depthwise(self.expand(x)))
+        return x + self.drop_path(y) if self.has_residual else y
+
+
+class FusedInvertedResidual(nn.Module):
+    """k×k expand, linear project (Fused-MBConv, arXiv 2104.00298, Section 3.2): (B, C, H, W) → (B, width, H', W')."""
+
+    def __init__(self, spec: grammar.FusedInvertedResidual, x: FeatureShape):
+        super().__init__()
+        hidden = int(x.channels * spec.expansion)
+        options = {"bias": spec.bias, "norm": spec.norm, "norm_eps": spec.norm_eps}
+        self.expand = ConvNormAct(x.channels, hidden, spec.kernel, stride=spec.stride, act=spec.act, **options)
+        self.project = ConvNormAct(hidden, spec.width, spec.project_kernel, **options)
+        self.drop_path = DropPath()
+        self.has_residual = spec.stride == 1 and spec.width == x.channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.project(self.expand(x))
         return x + self.drop_path(y) if self.has_residual else y
 
 
@@ -161,6 +179,7 @@ BLOCKS = {
     grammar.ConvStem: ConvStem,
     grammar.ConvDownsample: ConvDownsample,
     grammar.InvertedResidual: InvertedResidual,
+    grammar.FusedInvertedResidual: FusedInvertedResidual,
     grammar.Classifier: Classifier,
     grammar.DistilledClassifier: DistilledClassifier,
     grammar.ConvClassifier: ConvClassifier,

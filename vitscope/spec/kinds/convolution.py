@@ -102,9 +102,41 @@ class InvertedResidual(BlockSpec):
     norm: NormField = "bn"
     norm_eps: NormEps = 1e-5
     bias: Bias = False
+    fewer_norm: Annotated[
+        bool, Field(strict=True, description="no norm but a bias after every convolution before the last")
+    ] = False
 
     def __post_init__(self) -> None:
         odd("kernel", self.kernel)
+
+    def out_shape(self, x: FeatureShape) -> FeatureShape:
+        need_map(self.kind, x)
+        hidden_channels(x.channels, self.expansion)
+        return x.strided(self.width, self.stride)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FusedInvertedResidual(BlockSpec):
+    """k×k expand in place of 1×1 and depthwise, linear 1×1 project; residual when stride is 1 and channels match.
+
+    With `expansion: 1` and `project_kernel: 3` two 3×3 convolutions of one width, as in the stem of EfficientViT-L.
+    """
+
+    kind: ClassVar[str] = "fused_inverted_residual"
+    source: ClassVar[str] = "EfficientNetV2, arXiv 2104.00298, Section 3.2 (Fused-MBConv)"
+    width: Width
+    expansion: Expansion = 4.0
+    kernel: Kernel = 3
+    project_kernel: Annotated[int, Field(strict=True, ge=1, le=63, description="side of the projection, odd")] = 1
+    stride: Stride = 1
+    act: ActField = "silu"
+    norm: NormField = "bn"
+    norm_eps: NormEps = 1e-5
+    bias: Bias = False
+
+    def __post_init__(self) -> None:
+        odd("kernel", self.kernel)
+        odd("project_kernel", self.project_kernel)
 
     def out_shape(self, x: FeatureShape) -> FeatureShape:
         need_map(self.kind, x)
@@ -173,6 +205,7 @@ KINDS: tuple[type[BlockSpec], ...] = (
     ConvStem,
     ConvDownsample,
     InvertedResidual,
+    FusedInvertedResidual,
     Classifier,
     DistilledClassifier,
     ConvClassifier,
