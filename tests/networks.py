@@ -65,11 +65,11 @@ def randomise(model: nn.Module, seed: int = 0) -> None:
                 tensor.fill_(7)
             elif kind in TABLES:
                 normal(tensor, 1.0)
-            elif kind in ("gamma", "scale"):
+            elif kind in ("gamma", "gamma_xca", "scale"):
                 uniform(tensor, 0.1, 0.5)
             elif kind == "bias":
                 normal(tensor, 0.1)
-            elif kind == "weight" and tensor.dim() == 1:
+            elif kind == "temperature" or (kind == "weight" and tensor.dim() == 1):
                 uniform(tensor, 0.5, 1.5)
             elif kind == "weight" and tensor.dim() == 2:
                 normal(tensor, tensor.shape[1] ** -0.5)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from vitscope.weights import convnext, efficientformer, mobilenet, mobileone, mobilevit, poolformer, vit
+from vitscope.weights import convnext, edgenext, efficientformer, mobilenet, mobileone, mobilevit, poolformer, vit
 from vitscope.weights.naming import Naming
 
 NAMINGS: tuple[Naming, ...] = (
@@ -14,6 +14,7 @@ NAMINGS: tuple[Naming, ...] = (
     *mobilevit.NAMINGS,
     *vit.NAMINGS,
     *mobileone.NAMINGS,
+    *edgenext.NAMINGS,  # before ConvNeXt, whose marks its networks bear too
     *convnext.NAMINGS,
     *poolformer.NAMINGS,
 )

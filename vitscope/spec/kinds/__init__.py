@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vitscope.spec.grammar import BlockSpec, Role
-from vitscope.spec.kinds import convnext, convolution, efficientformer, mobileone, mobilevit, poolformer, vit
+from vitscope.spec.kinds import convnext, convolution, edgenext, efficientformer, mobileone, mobilevit, poolformer, vit
 
 KINDS: tuple[type[BlockSpec], ...] = (
     *convolution.KINDS,
@@ -12,6 +12,7 @@ KINDS: tuple[type[BlockSpec], ...] = (
     *vit.KINDS,
     *mobileone.KINDS,
     *convnext.KINDS,
+    *edgenext.KINDS,
     *poolformer.KINDS,
 )
 
