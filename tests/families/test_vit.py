@@ -14,6 +14,7 @@ from vitscope.errors import SpecError
 from vitscope.model import fuse
 from vitscope.spec import load_spec
 from vitscope.spec.flow import flow
+from vitscope.weights import WeightsError, load_state
 
 # name, which is also timm's; params and MACs at 224 (facts 0.3); sizes (height, width) at which logits are compared
 TABLE = [
@@ -102,6 +103,14 @@ def test_a_mistake_breaks_parity(timm: ModuleType, mistake) -> None:
     x = images(64, 64)
     with torch.no_grad():
         assert relative_error(ours(x), theirs(x)) > TOLERANCE
+
+
+def test_weights_of_another_resolution_say_so(timm: ModuleType) -> None:
+    theirs = timm.create_model("vit_tiny_patch16_224", img_size=64)
+    text = r"stem\.pos_embed has its size from that of the image: another resolution, this network is for 96×64"
+    with pytest.raises(WeightsError, match=text) as caught:
+        load_state(zoo_model("vit_tiny_patch16_224", (96, 64)), theirs.state_dict())
+    assert "widths" not in str(caught.value)
 
 
 def test_fuse_leaves_what_has_nothing_to_fold() -> None:

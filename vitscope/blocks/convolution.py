@@ -118,17 +118,20 @@ class Classifier(nn.Module):
 
     def fuse(self) -> None:
         """Fold a BatchNorm into the linear layer: pooling between them is an average, which commutes with it."""
-        self._fold_norm(self.head)
+        self.norm = fold_norm_forward(self.norm, self.head)
 
-    def _fold_norm(self, *heads: nn.Linear) -> None:
-        if isinstance(self.norm, (nn.BatchNorm2d, nn.BatchNorm1d)):
-            gain, shift = norm_affine(self.norm)
-            for head in heads:
-                if not head.weight.is_meta:
-                    weight = head.weight.double()
-                    add_bias(head, weight @ shift)
-                    head.weight.data = (weight * gain).to(head.weight.dtype)
-            self.norm = nn.Identity()
+
+def fold_norm_forward(norm: nn.Module, *heads: nn.Linear) -> nn.Module:
+    """Fold a BatchNorm into the linear layers behind it; returns what stands in the norm's place."""
+    if not isinstance(norm, (nn.BatchNorm2d, nn.BatchNorm1d)):
+        return norm
+    gain, shift = norm_affine(norm)
+    for head in heads:
+        if not head.weight.is_meta:
+            weight = head.weight.double()
+            add_bias(head, weight @ shift)
+            head.weight.data = (weight * gain).to(head.weight.dtype)
+    return nn.Identity()
 
 
 class DistilledClassifier(Classifier):
@@ -137,6 +140,14 @@ class DistilledClassifier(Classifier):
     def __init__(self, spec: grammar.DistilledClassifier, x: FeatureShape):
         super().__init__(spec, x)
         self.head_dist: nn.Module = nn.Linear(x.channels, spec.classes)
+        self.norm_dist = nn.BatchNorm1d(x.channels, eps=spec.norm_eps) if spec.own_norms else None
+
+    def pooled(self, x: Tensor) -> list[Tensor]:
+        """As of the plain head; with a norm for each linear layer, the average through either."""
+        if self.norm_dist is None:
+            return super().pooled(x)
+        vector = x.mean(1) if x.dim() == 3 else x.mean((2, 3))
+        return [self.norm(vector), self.norm_dist(vector)]
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:  # type: ignore[override]
         label, teacher = self.pooled(x)
@@ -147,12 +158,16 @@ class DistilledClassifier(Classifier):
         return (self.head(label) + self.head_dist(teacher)) / 2
 
     def fuse(self) -> None:
-        """Fold the norm into both layers, then both layers into one: their average is a linear layer again.
+        """Fold the norms into both layers, then both layers into one: their average is a linear layer again.
 
         Two layers that read tokens of their own stay two.
         """
         if isinstance(self.head_dist, nn.Linear):
-            self._fold_norm(self.head, self.head_dist)
+            if self.norm_dist is not None:
+                fold_norm_forward(self.norm_dist, self.head_dist)
+                self.norm_dist = None
+                self.norm = fold_norm_forward(self.norm, self.head)
+            self.norm = fold_norm_forward(self.norm, self.head, self.head_dist)
             if self.pool == "token":
                 return
             if not self.head.weight.is_meta:

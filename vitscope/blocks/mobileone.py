@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from vitscope.blocks.reparam import ReparamConv
+from vitscope.spec.grammar import squeezed_channels
 from vitscope.spec.kinds import mobileone as grammar
 from vitscope.spec.shape import FeatureShape
 
@@ -24,11 +25,11 @@ class MobileOneBlock(nn.Sequential):
             stride=spec.stride,
             groups=x.channels,
             small_kernel=1 if spec.kernel > 1 else None,
-            squeezed=grammar.squeezed_channels(x.channels, spec.se_ratio),
+            squeezed=squeezed_channels(x.channels, spec.se_ratio),
             **options,
         )
         self.pointwise = ReparamConv(
-            x.channels, spec.width, squeezed=grammar.squeezed_channels(spec.width, spec.se_ratio), **options
+            x.channels, spec.width, squeezed=squeezed_channels(spec.width, spec.se_ratio), **options
         )
 
 

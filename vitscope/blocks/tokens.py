@@ -12,7 +12,8 @@ from vitscope.blocks.layers import ACTS, DropPath
 class SelfAttention(nn.Module):
     """Multi-head self-attention with one linear layer for q, k and v in this order: (B, T, C) → same.
 
-    `bias`, of a shape that broadcasts to (B, N, T, T), is added to the logits: relative positions, masks.
+    `bias`, of a shape that broadcasts to (B, N, T, T), is added to the logits: relative positions, masks. One of
+    (G, N, T, T) holds for every G of a batch that consists of groups of G: the windows of an image.
     """
 
     def __init__(self, dim: int, num_heads: int, *, qkv_bias: bool = True):
@@ -26,7 +27,9 @@ class SelfAttention(nn.Module):
         D = C // self.num_heads
         q_BNTD, k_BNTD, v_BNTD = self.qkv(x).reshape(B, T, 3, self.num_heads, D).permute(2, 0, 3, 1, 4).unbind(0)
         logits_BNTT = q_BNTD * D**-0.5 @ k_BNTD.transpose(2, 3)
-        if bias is not None:
+        if bias is not None and bias.dim() == 4 and bias.shape[0] not in (1, B):
+            logits_BNTT = (logits_BNTT.unflatten(0, (-1, bias.shape[0])) + bias).flatten(0, 1)
+        elif bias is not None:
             logits_BNTT = logits_BNTT + bias
         return self.proj((logits_BNTT.softmax(-1) @ v_BNTD).transpose(1, 2).reshape(B, T, C))
 

@@ -42,6 +42,10 @@ NormField = Annotated[
     Norm, Field(description="bn: BatchNorm; gn: GroupNorm of one group; ln: LayerNorm over channels; none")
 ]
 NormEps = Annotated[float, Field(strict=True, gt=0, lt=1, description="epsilon of the norm")]
+SeRatio = Annotated[
+    float | None,
+    Field(strict=True, gt=0, le=1, description="squeezed / gated channels of squeeze-excite; null for no gate"),
+]
 LayerScale = Annotated[
     float | None,
     Field(strict=True, ge=0, le=10, description="initial per-channel gain of a residual branch; null for no gain"),
@@ -99,3 +103,13 @@ def hidden_channels(in_channels: int, expansion: float) -> int:
     if hidden < 1:
         raise ShapeError(f"expansion {expansion:g} of {in_channels} channels leaves no hidden channel")
     return hidden
+
+
+def squeezed_channels(channels: int, se_ratio: float | None, divisor: int = 1) -> int | None:
+    """Channels inside a squeeze-excite: channels · se_ratio to the nearest multiple of `divisor`; None without one."""
+    if se_ratio is None:
+        return None
+    squeezed = int(channels * se_ratio + divisor / 2) // divisor * divisor if divisor > 1 else int(channels * se_ratio)
+    if squeezed < 1:
+        raise ShapeError(f"se_ratio {se_ratio:g} of {channels} channels leaves no squeezed channel")
+    return squeezed

@@ -15,6 +15,7 @@ from vitscope.weights.naming import Naming, our_names
 from vitscope.weights.read import WeightsError, read_state
 
 _SHOWN = 4  # of each kind of finding; the rest are a number
+_GRIDS = (".pos_embed", ".relative_bias.table")  # a row a position of the grid, or a distance within it
 _COUNTER = ".num_batches_tracked"  # bookkeeping that older versions do not write
 
 
@@ -128,6 +129,10 @@ def _reasons(
     tables = [shapes for name, shapes in other.items() if name.endswith(".bias.table")]
     if tables:
         reasons.append(_resolution(*tables[0], input_size))
+    grids = [name for name in other if name.endswith(_GRIDS)]
+    if grids:
+        size = f", this network is for {input_size[1]}×{input_size[2]}" if input_size is not None else ""
+        reasons.append(f"{grids[0]} has its size from that of the image: another resolution{size}")
     heads = [shapes for name, shapes in other.items() if re.match(r"head\.head(_dist)?\.weight$", name)]
     if heads and heads[0][0][1:] == heads[0][1][1:]:
         file, here = heads[0][0][0], heads[0][1][0]
@@ -138,7 +143,9 @@ def _reasons(
         reasons.append("the file has a second head for distillation: head.block=distilled_classifier would fit")
     if any(".norm." in name for name in missing) and not any(".norm." in name for name in given):
         reasons.append("the file has no norms: it looks fused (deploy form), this network is not")
-    widths = [name for name in other if not name.endswith(".bias.table") and not name.startswith("head.head")]
+    widths = [
+        name for name in other if not name.endswith((".bias.table", *_GRIDS)) and not name.startswith("head.head")
+    ]
     if widths:
         reasons.append("widths or expansions differ: another network of the family, or a variant of this one")
     return reasons

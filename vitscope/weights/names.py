@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from vitscope.weights import convnext, edgenext, efficientformer, mobilenet, mobileone, mobilevit, poolformer, vit
+from vitscope.weights import convnext, edgenext, efficientformer, mobilenet, mobileone, mobilevit, poolformer, swin, vit
 from vitscope.weights.naming import Naming
 
 NAMINGS: tuple[Naming, ...] = (
@@ -17,6 +17,7 @@ NAMINGS: tuple[Naming, ...] = (
     *edgenext.NAMINGS,  # before ConvNeXt, whose marks its networks bear too
     *convnext.NAMINGS,
     *poolformer.NAMINGS,
+    *swin.NAMINGS,
 )
 
 

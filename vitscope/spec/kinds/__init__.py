@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 from vitscope.spec.grammar import BlockSpec, Role
-from vitscope.spec.kinds import convnext, convolution, edgenext, efficientformer, mobileone, mobilevit, poolformer, vit
+from vitscope.spec.kinds import (
+    convnext,
+    convolution,
+    edgenext,
+    efficientformer,
+    mobileone,
+    mobilevit,
+    poolformer,
+    swin,
+    vit,
+)
 
 KINDS: tuple[type[BlockSpec], ...] = (
     *convolution.KINDS,
@@ -14,6 +24,7 @@ KINDS: tuple[type[BlockSpec], ...] = (
     *convnext.KINDS,
     *edgenext.KINDS,
     *poolformer.KINDS,
+    *swin.KINDS,
 )
 
 ROLES: tuple[Role, ...] = ("stem", "downsample", "block", "head")

@@ -180,6 +180,13 @@ class DistilledClassifier(Classifier):
     kind: ClassVar[str] = "distilled_classifier"
     source: ClassVar[str] = "DeiT, arXiv 2012.12877; EfficientFormerV2, arXiv 2212.08059"
     num_linear: ClassVar[int] = 2
+    own_norms: Annotated[
+        bool, Field(strict=True, description="a BatchNorm of its own in front of each linear layer, after pooling")
+    ] = False
+
+    def __post_init__(self) -> None:
+        if self.own_norms and not (self.norm == "bn" and self.pool_first and self.pool == "mean"):
+            raise ValueError("own_norms needs norm: bn, pool: mean and pool_first: true")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,8 +7,19 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from vitscope.errors import ShapeError
-from vitscope.spec.grammar import ActField, BlockSpec, Kernel, NormEps, Role, Stride, Width, need_map, odd
+from vitscope.spec.grammar import (
+    ActField,
+    BlockSpec,
+    Kernel,
+    NormEps,
+    Role,
+    SeRatio,
+    Stride,
+    Width,
+    need_map,
+    odd,
+    squeezed_channels,
+)
 from vitscope.spec.shape import FeatureShape
 
 PAPER = "MobileOne, arXiv 2206.04040"
@@ -16,20 +27,6 @@ PAPER = "MobileOne, arXiv 2206.04040"
 Branches = Annotated[
     int, Field(strict=True, ge=1, le=16, description="parallel k×k convolutions of the train form, each with a norm")
 ]
-SeRatio = Annotated[
-    float | None,
-    Field(strict=True, gt=0, le=1, description="squeezed / output channels of each convolution; null for no gate"),
-]
-
-
-def squeezed_channels(channels: int, se_ratio: float | None) -> int | None:
-    """Channels inside a squeeze-excite: int(channels · se_ratio), at least one; None without."""
-    if se_ratio is None:
-        return None
-    squeezed = int(channels * se_ratio)
-    if squeezed < 1:
-        raise ShapeError(f"se_ratio {se_ratio:g} of {channels} channels leaves no squeezed channel")
-    return squeezed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

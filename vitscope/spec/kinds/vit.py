@@ -66,12 +66,16 @@ class Transformer(BlockSpec):
     act: ActField = "gelu"
     norm_eps: NormEps = 1e-6
 
-    def out_shape(self, x: FeatureShape) -> FeatureShape:
+    def check(self, x: FeatureShape) -> None:
+        """Raise ShapeError unless tokens arrive whose channels the heads divide."""
         if not x.tokens:
             raise ShapeError(f"{self.kind} needs tokens, but the block before it puts out a {x} map")
         if x.channels % self.num_heads:
             raise ShapeError(f"{self.num_heads} heads do not divide {x.channels} channels")
         hidden_channels(x.channels, self.expansion)
+
+    def out_shape(self, x: FeatureShape) -> FeatureShape:
+        self.check(x)
         positions = x.prefix + x.height * x.width
         need_pairs(positions, positions)
         return x

@@ -1,0 +1,75 @@
+"""Grammar of RepViT (arXiv 2307.09283): MobileNetV3's block with its token mixer and channel mixer taken apart."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from vitscope.spec.grammar import (
+    ActField,
+    BlockSpec,
+    Expansion,
+    Kernel,
+    NormEps,
+    Role,
+    SeRatio,
+    Stride,
+    Width,
+    hidden_channels,
+    need_map,
+    odd,
+    squeezed_channels,
+)
+from vitscope.spec.shape import FeatureShape
+
+PAPER = "RepViT, arXiv 2307.09283"
+SE_DIVISOR = 8  # squeezed channels are a multiple of it (the reference's rounding)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RepVitBlock(BlockSpec):
+    """Depthwise k×k that trains in branches, squeeze-excite where asked for, then a residual 1×1 MLP."""
+
+    kind: ClassVar[str] = "repvit"
+    source: ClassVar[str] = f"{PAPER}, Section 3.2 and Figure 4"
+    kernel: Kernel = 3
+    expansion: Expansion = 2.0
+    se_ratio: SeRatio = None
+    act: ActField = "gelu"
+    norm_eps: NormEps = 1e-5
+
+    def __post_init__(self) -> None:
+        odd("kernel", self.kernel)
+
+    def out_shape(self, x: FeatureShape) -> FeatureShape:
+        need_map(self.kind, x)
+        hidden_channels(x.channels, self.expansion)
+        squeezed_channels(x.channels, self.se_ratio, SE_DIVISOR)
+        return x
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RepVitDownsample(BlockSpec):
+    """A RepViT block, a strided depthwise convolution, a pointwise one to `width` channels, and a residual MLP."""
+
+    kind: ClassVar[str] = "repvit_downsample"
+    role: ClassVar[Role] = "downsample"
+    source: ClassVar[str] = f"{PAPER}, Section 3.3 (deeper downsampling layers)"
+    width: Width
+    stride: Stride = 2
+    kernel: Kernel = 3
+    expansion: Expansion = 2.0
+    act: ActField = "gelu"
+    norm_eps: NormEps = 1e-5
+
+    def __post_init__(self) -> None:
+        odd("kernel", self.kernel)
+
+    def out_shape(self, x: FeatureShape) -> FeatureShape:
+        need_map(self.kind, x)
+        hidden_channels(x.channels, self.expansion)
+        hidden_channels(self.width, self.expansion)
+        return x.strided(self.width, self.stride)
+
+
+KINDS: tuple[type[BlockSpec], ...] = (RepVitBlock, RepVitDownsample)
