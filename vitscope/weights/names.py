@@ -5,7 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from vitscope.weights import convnext, edgenext, efficientformer, mobilenet, mobileone, mobilevit, poolformer, swin, vit
+from vitscope.weights import (
+    convnext,
+    edgenext,
+    efficientformer,
+    mobilenet,
+    mobileone,
+    mobilevit,
+    poolformer,
+    repvit,
+    swin,
+    vit,
+)
 from vitscope.weights.naming import Naming
 
 NAMINGS: tuple[Naming, ...] = (
@@ -18,6 +29,7 @@ NAMINGS: tuple[Naming, ...] = (
     *convnext.NAMINGS,
     *poolformer.NAMINGS,
     *swin.NAMINGS,
+    *repvit.NAMINGS,
 )
 
 

@@ -11,6 +11,7 @@ from vitscope.spec.kinds import (
     mobileone,
     mobilevit,
     poolformer,
+    repvit,
     swin,
     vit,
 )
@@ -25,6 +26,7 @@ KINDS: tuple[type[BlockSpec], ...] = (
     *edgenext.KINDS,
     *poolformer.KINDS,
     *swin.KINDS,
+    *repvit.KINDS,
 )
 
 ROLES: tuple[Role, ...] = ("stem", "downsample", "block", "head")
