@@ -29,6 +29,10 @@ class LoadReport:
     params: int
     dropped: tuple[str, ...] = ()
 
+    def __str__(self) -> str:
+        aside = f", {len(self.dropped)} keys carry nothing learned" if self.dropped else ""
+        return f"{self.source}: fits: {self.num_tensors} tensors, {self.params:,} params, named as {self.naming}{aside}"
+
 
 def load_weights(model: nn.Module, path: str | Path) -> LoadReport:
     """Fill `model` from a .pth, .pt or .safetensors file in timm's naming, the authors' or our own.
