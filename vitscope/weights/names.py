@@ -9,6 +9,7 @@ from vitscope.weights import (
     convnext,
     edgenext,
     efficientformer,
+    efficientvit,
     mobilenet,
     mobileone,
     mobilevit,
@@ -21,6 +22,7 @@ from vitscope.weights.naming import Naming
 
 NAMINGS: tuple[Naming, ...] = (
     *efficientformer.NAMINGS,
+    *efficientvit.NAMINGS,
     *mobilenet.NAMINGS,
     *mobilevit.NAMINGS,
     *vit.NAMINGS,

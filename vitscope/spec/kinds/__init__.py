@@ -8,6 +8,7 @@ from vitscope.spec.kinds import (
     convolution,
     edgenext,
     efficientformer,
+    efficientvit,
     mobileone,
     mobilevit,
     poolformer,
@@ -19,6 +20,7 @@ from vitscope.spec.kinds import (
 KINDS: tuple[type[BlockSpec], ...] = (
     *convolution.KINDS,
     *efficientformer.KINDS,
+    *efficientvit.KINDS,
     *mobilevit.KINDS,
     *vit.KINDS,
     *mobileone.KINDS,
