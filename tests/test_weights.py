@@ -186,7 +186,7 @@ def test_a_rectangle(timm: ModuleType, tmp_path: Path) -> None:
 def test_other_classes(timm: ModuleType, tmp_path: Path) -> None:
     theirs = timm.create_model("mobilenetv2_100", num_classes=10)
     assert refusal(zoo_model("mobilenetv2_100"), theirs.state_dict(), tmp_path / "x.pth") == [
-        "FILE: does not fit this network: 312 of its 314 tensors fit (the file's names are timm MobileNetV2)",
+        "FILE: does not fit this network: 312 of its 314 tensors fit (the file's names are timm MobileNet)",
         "  head.head.weight: 10×1280 in the file, 1000×1280 here",
         "  head.head.bias: 10 in the file, 1000 here",
         "  → the file is for 10 classes, this network for 1000: head.classes=10 would fit",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from vitscope.blocks.layers import ConvNormAct, DropPath, add_bias, norm_affine
+from vitscope.blocks.layers import ConvNormAct, DropPath, SqueezeExcite, add_bias, norm_affine
 from vitscope.spec.kinds import convolution as grammar
 from vitscope.spec.shape import FeatureShape
 
@@ -47,24 +47,56 @@ class ConvDownsample(ConvNormAct):
         )
 
 
+class ConvBlock(ConvNormAct):
+    """Convolution, norm, activation: (B, C, H, W) → (B, width, H/stride, W/stride)."""
+
+    def __init__(self, spec: grammar.ConvBlock, x: FeatureShape):
+        super().__init__(
+            x.channels,
+            spec.width,
+            spec.kernel,
+            stride=spec.stride,
+            bias=spec.bias,
+            norm=spec.norm,
+            norm_eps=spec.norm_eps,
+            act=spec.act,
+        )
+
+
+class Separable(nn.Sequential):
+    """k×k depthwise, then 1×1 (MobileNetV1, arXiv 1704.04861, Section 3.1): (B, C, H, W) → (B, width, H', W')."""
+
+    def __init__(self, spec: grammar.Separable, x: FeatureShape):
+        super().__init__()
+        options = {"bias": spec.bias, "norm": spec.norm, "norm_eps": spec.norm_eps, "act": spec.act}
+        self.depthwise = ConvNormAct(
+            x.channels, x.channels, spec.kernel, stride=spec.stride, groups=x.channels, **options
+        )
+        self.project = ConvNormAct(x.channels, spec.width, **options)
+
+
 class InvertedResidual(nn.Module):
-    """1×1 expand, k×k depthwise, linear 1×1 project (arXiv 1801.04381, Section 3): (B, C, H, W) → (B, width, H', W')."""
+    """1×1 expand, k×k depthwise, linear 1×1 project (arXiv 1801.04381, Section 3): (B, C, H, W) → (B, width, H', W').
+
+    Squeeze-excite, where it has one, gates the output of the depthwise convolution (arXiv 1905.02244, Figure 4).
+    """
 
     def __init__(self, spec: grammar.InvertedResidual, x: FeatureShape):
         super().__init__()
-        hidden = int(x.channels * spec.expansion)
+        hidden, squeezed = spec.hidden_of(x.channels), spec.squeezed_of(x.channels)
         options = {"bias": spec.bias, "norm": spec.norm, "norm_eps": spec.norm_eps}
         inner = {"bias": True, "norm": "none"} if spec.fewer_norm else options
-        self.expand = ConvNormAct(x.channels, hidden, act=spec.act, **inner) if spec.expansion != 1 else nn.Identity()
+        self.expand = ConvNormAct(x.channels, hidden, act=spec.act, **inner) if hidden != x.channels else nn.Identity()
         self.depthwise = ConvNormAct(
             hidden, hidden, spec.kernel, stride=spec.stride, groups=hidden, act=spec.act, **inner
         )
+        self.se = SqueezeExcite(hidden, squeezed, act=spec.se_act, gate=spec.se_gate) if squeezed else nn.Identity()
         self.project = ConvNormAct(hidden, spec.width, **options)
         self.drop_path = DropPath()
         self.has_residual = spec.stride == 1 and spec.width == x.channels
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.project(self.depthwise(self.expand(x)))
+        y = self.project(self.se(self.depthwise(self.expand(x))))
         return x + self.drop_path(y) if self.has_residual else y
 
 
@@ -177,23 +209,34 @@ class DistilledClassifier(Classifier):
 
 
 class ConvClassifier(nn.Module):
-    """1×1 convolution, global average pooling, linear (arXiv 1801.04381, Table 2): (B, C, H, W) → (B, classes)."""
+    """1×1 convolution, global average pooling, linear (arXiv 1801.04381, Table 2): (B, C, H, W) → (B, classes).
+
+    Between pooling and linear there may be one layer more, a 1×1 convolution on one position (arXiv 1905.02244, Table 1).
+    """
 
     def __init__(self, spec: grammar.ConvClassifier, x: FeatureShape):
         super().__init__()
         self.conv = ConvNormAct(
             x.channels, spec.width, bias=spec.bias, norm=spec.norm, norm_eps=spec.norm_eps, act=spec.act
         )
-        self.head = nn.Linear(spec.width, spec.classes)
+        self.hidden: nn.Module = nn.Identity()
+        if spec.hidden is not None:
+            bias = spec.bias or spec.hidden_norm == "none"
+            options = {"bias": bias, "norm": spec.hidden_norm, "norm_eps": spec.norm_eps, "act": spec.act}
+            self.hidden = ConvNormAct(spec.width, spec.hidden, **options)
+        self.head = nn.Linear(spec.hidden or spec.width, spec.classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.conv(x).mean((2, 3)))
+        return self.head(self.hidden(self.conv(x).mean((2, 3), keepdim=True)).flatten(1))
 
 
 BLOCKS = {
     grammar.ConvStem: ConvStem,
     grammar.ConvDownsample: ConvDownsample,
+    grammar.ConvBlock: ConvBlock,
+    grammar.Separable: Separable,
     grammar.InvertedResidual: InvertedResidual,
+    grammar.MbConv: InvertedResidual,
     grammar.FusedInvertedResidual: FusedInvertedResidual,
     grammar.Classifier: Classifier,
     grammar.DistilledClassifier: DistilledClassifier,

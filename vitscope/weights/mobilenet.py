@@ -1,17 +1,21 @@
-"""How timm names the weights of MobileNets."""
+"""How timm names the weights of MobileNets and EfficientNets."""
 
 from __future__ import annotations
 
 from vitscope.weights.naming import Naming, Rule
 
-TIMM_MOBILENETV2 = Naming(
-    "timm MobileNetV2",
-    marks=(r"^conv_stem\.", r"\.conv_pwl\."),
+TIMM_MOBILENET = Naming(
+    "timm MobileNet",
+    marks=(r"^conv_stem\.", r"^blocks\.\d+\.\d+\.conv_dw\."),
     rules=(
         Rule(r"^conv_stem\.", r"stem.conv1.conv."),
         Rule(r"^bn1\.", r"stem.conv1.norm."),
+        # A head with a bias has no norm and works on the pooled vector (V3): what stands before pooling is a last stage.
+        Rule(r"^conv_head\.", r"head.hidden.conv.", beside=r"conv_head.bias"),
         Rule(r"^conv_head\.", r"head.conv.conv."),
         Rule(r"^bn2\.", r"head.conv.norm."),
+        Rule(r"^(blocks\.\d+\.\d+)\.bn1\.", r"head.conv.norm.", beside=r"\1.conv.weight"),
+        Rule(r"^blocks\.\d+\.\d+\.conv\.", r"head.conv.conv."),
         Rule(r"^classifier\.", r"head.head."),
         # The first unit does not expand: what it calls conv_pw and bn1, bn2 are the others' conv_pwl and bn2, bn3.
         Rule(r"^(blocks\.\d+\.\d+)\.conv_pw\.", r"\1.expand.conv.", beside=r"\1.conv_pwl.weight"),
@@ -20,6 +24,7 @@ TIMM_MOBILENETV2 = Naming(
         Rule(r"^(blocks\.\d+\.\d+)\.conv_pw\.", r"\1.project.conv."),
         Rule(r"^(blocks\.\d+\.\d+)\.bn1\.", r"\1.depthwise.norm."),
         Rule(r"^(blocks\.\d+\.\d+)\.bn2\.", r"\1.project.norm."),
+        Rule(r"\.se\.conv_(reduce|expand)\.", r".se.\1."),
         Rule(r"\.conv_dw\.", r".depthwise.conv."),
         Rule(r"\.conv_pwl\.", r".project.conv."),
         Rule(r"\.bn3\.", r".project.norm."),
@@ -27,4 +32,4 @@ TIMM_MOBILENETV2 = Naming(
     ),
 )
 
-NAMINGS = (TIMM_MOBILENETV2,)
+NAMINGS = (TIMM_MOBILENET,)

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from vitscope.errors import ShapeError
 from vitscope.spec.grammar import (
+    Act,
     ActField,
     BlockSpec,
     Classes,
@@ -26,6 +27,22 @@ from vitscope.spec.grammar import (
 from vitscope.spec.shape import FeatureShape
 
 Bias = Annotated[bool, Field(strict=True, description="bias of the convolutions, also in front of a norm")]
+SqueezeRatio = Annotated[
+    float | None,
+    Field(strict=True, gt=0, le=4, description="squeezed channels / those of se_of; null for no squeeze-excite"),
+]
+SqueezeOf = Annotated[Literal["input", "hidden"], Field(description="the channels that se_ratio is of")]
+SqueezeMultiple = Annotated[
+    int, Field(strict=True, ge=1, le=64, description="squeezed channels are rounded to a multiple of it")
+]
+SqueezeAct = Annotated[Act, Field(description="activation between the two layers of squeeze-excite")]
+SqueezeGate = Annotated[Literal["sigmoid", "hardsigmoid"], Field(description="gate of squeeze-excite")]
+
+
+def round_channels(channels: float, multiple: int) -> int:
+    """To the nearest multiple, at least one, and never below nine tenths (the MobileNets' rule, arXiv 1801.04381)."""
+    rounded = max(multiple, int(channels + multiple / 2) // multiple * multiple)
+    return rounded if rounded >= 0.9 * channels else rounded + multiple
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,18 +103,59 @@ class ConvDownsample(BlockSpec):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ConvBlock(BlockSpec):
+    """A k×k convolution with norm and activation, without a residual."""
+
+    kind: ClassVar[str] = "conv_block"
+    source: ClassVar[str] = "MobileNetV4, arXiv 2404.10518, Appendix (Conv2D rows of the tables)"
+    width: Width
+    kernel: Kernel = 3
+    stride: Stride = 1
+    act: ActField = "relu"
+    norm: NormField = "bn"
+    norm_eps: NormEps = 1e-5
+    bias: Bias = False
+
+    def __post_init__(self) -> None:
+        odd("kernel", self.kernel)
+
+    def out_shape(self, x: FeatureShape) -> FeatureShape:
+        need_map(self.kind, x)
+        return x.strided(self.width, self.stride)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Separable(ConvBlock):
+    """Depthwise k×k, then 1×1, each with norm and activation, without a residual."""
+
+    kind: ClassVar[str] = "separable"
+    source: ClassVar[str] = "MobileNetV1, arXiv 1704.04861, Section 3.1"
+    act: ActField = "relu6"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class InvertedResidual(BlockSpec):
     """1×1 expand, depthwise k×k, linear 1×1 project; residual when stride is 1 and channels match.
 
-    With `expansion: 1` there is no expanding convolution, as in the first unit of MobileNetV2.
+    Where the hidden channels are those of the input (`expansion: 1`) there is no expanding convolution, as in the first
+    unit of MobileNetV2. With `se_ratio` the depthwise output is gated (squeeze-excite).
     """
 
     kind: ClassVar[str] = "inverted_residual"
-    source: ClassVar[str] = "MobileNetV2, arXiv 1801.04381, Section 3"
+    source: ClassVar[str] = "MobileNetV2, arXiv 1801.04381, Section 3; MobileNetV3, arXiv 1905.02244 (squeeze-excite)"
     width: Width
     expansion: Expansion = 6.0
+    hidden: Annotated[
+        int | None,
+        Field(strict=True, ge=1, le=1 << 20, description="hidden channels in place of expansion; null for expansion"),
+    ] = None
     kernel: Kernel = 3
     stride: Stride = 1
+    se_ratio: SqueezeRatio = None
+    se_of: SqueezeOf = "hidden"
+    se_multiple: SqueezeMultiple = 8
+    se_act: SqueezeAct = "relu"
+    se_gate: SqueezeGate = "hardsigmoid"
     act: ActField = "relu6"
     norm: NormField = "bn"
     norm_eps: NormEps = 1e-5
@@ -109,10 +167,35 @@ class InvertedResidual(BlockSpec):
     def __post_init__(self) -> None:
         odd("kernel", self.kernel)
 
+    def hidden_of(self, in_channels: int) -> int:
+        """Channels of the depthwise convolution."""
+        return self.hidden if self.hidden is not None else hidden_channels(in_channels, self.expansion)
+
+    def squeezed_of(self, in_channels: int) -> int | None:
+        """Channels inside squeeze-excite, None without it."""
+        if self.se_ratio is None:
+            return None
+        base = in_channels if self.se_of == "input" else self.hidden_of(in_channels)
+        return round_channels(base * self.se_ratio, self.se_multiple)
+
     def out_shape(self, x: FeatureShape) -> FeatureShape:
         need_map(self.kind, x)
-        hidden_channels(x.channels, self.expansion)
+        self.hidden_of(x.channels)
         return x.strided(self.width, self.stride)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MbConv(InvertedResidual):
+    """An inverted residual with squeeze-excite of a quarter of its input channels, and SiLU."""
+
+    kind: ClassVar[str] = "mbconv"
+    source: ClassVar[str] = "EfficientNet, arXiv 1905.11946, Section 4"
+    se_ratio: SqueezeRatio = 0.25
+    se_of: SqueezeOf = "input"
+    se_multiple: SqueezeMultiple = 1
+    se_act: SqueezeAct = "silu"
+    se_gate: SqueezeGate = "sigmoid"
+    act: ActField = "silu"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,12 +274,20 @@ class DistilledClassifier(Classifier):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConvClassifier(BlockSpec):
-    """1×1 convolution with norm and activation to `width` channels, global average pooling, one linear layer."""
+    """1×1 convolution with norm and activation to `width` channels, global average pooling, one linear layer.
+
+    With `hidden` a second 1×1 convolution with activation works on the pooled vector: with a bias where it has no norm.
+    """
 
     kind: ClassVar[str] = "conv_classifier"
     role: ClassVar[Role] = "head"
-    source: ClassVar[str] = "MobileNetV2, arXiv 1801.04381, Table 2"
+    source: ClassVar[str] = "MobileNetV2, arXiv 1801.04381, Table 2; with hidden MobileNetV3, arXiv 1905.02244, Table 1"
     width: Width
+    hidden: Annotated[
+        int | None,
+        Field(strict=True, ge=1, le=65536, description="channels of a layer after pooling; null for no such layer"),
+    ] = None
+    hidden_norm: Annotated[Literal["bn", "none"], Field(description="norm of the layer after pooling")] = "none"
     classes: Classes = 1000
     act: ActField = "relu6"
     norm: NormField = "bn"
@@ -211,7 +302,10 @@ class ConvClassifier(BlockSpec):
 KINDS: tuple[type[BlockSpec], ...] = (
     ConvStem,
     ConvDownsample,
+    ConvBlock,
+    Separable,
     InvertedResidual,
+    MbConv,
     FusedInvertedResidual,
     Classifier,
     DistilledClassifier,
