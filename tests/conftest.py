@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 from collections.abc import Iterator
 from types import ModuleType
-from typing import Any
 
 import pytest
 
 # Before anything imports torch: networks this small run no faster on more threads, and on a busy machine, where threads
 # wait for each other, several times slower. Subprocesses inherit it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-
-_KEEP: list[Any] = []  # operators live as long as the Library object that defined them
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -31,16 +27,7 @@ def _own_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def timm() -> ModuleType:
-    """timm imports torchvision, whose registry build lacks its operators beside torch's CPU build: only their names
-    are needed, and only where they are missing."""
-    try:
-        importlib.import_module("torchvision")
-    except RuntimeError as error:
-        assert "torchvision::nms" in str(error)
-        from torch.library import Library
+    """timm, also beside torch's CPU build, where importing it takes some help."""
+    from vitscope.sources.build import import_timm
 
-        library = Library("torchvision", "DEF")
-        library.define("nms(Tensor boxes, Tensor scores, float threshold) -> Tensor")
-        library.define("qnms(Tensor boxes, Tensor scores, float threshold) -> Tensor")
-        _KEEP.append(library)
-    return importlib.import_module("timm")
+    return import_timm()

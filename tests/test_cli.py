@@ -52,8 +52,8 @@ def test_commands_are_frozen():
 
 
 def test_flags_are_frozen():
-    shared = {"--device", "--resolution", "--batch", "--set", "--form", "--allow-plugins", "--json", "--csv", "--format",
-              "-o", "--output", "--force", "models"}  # fmt: skip
+    shared = {"--device", "--resolution", "--batch", "--set", "--form", "--kwargs", "--input", "--allow-plugins", "--json",
+              "--csv", "--format", "-o", "--output", "--force", "models"}  # fmt: skip
     assert _parameters("profile") == shared | {
         "--by", "--convention", "--weights", "--measured", "--max-params", "--max-macs", "--max-latency", "--strict",
     }  # fmt: skip
@@ -77,7 +77,7 @@ def test_json_keys_are_frozen(capsys):
     (model,) = data["models"]
     assert set(model) == {
         "name", "source", "digest", "form", "input", "resolution", "batch", "convention", "totals", "is_partial",
-        "unknown_ops", "rows", "predictions", "mes", "reported", "note", "spec",
+        "unknown_ops", "rows", "predictions", "mes", "reported", "note", "notes", "spec",
     }  # fmt: skip
     assert set(model["totals"]) == {
         "params", "macs", "activations", "read_bytes", "write_bytes", "peak_activation_bytes", "weights_bytes",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -111,8 +111,10 @@ def compare(a: Subject, b: Subject, devices: Sequence[Device] = ()) -> Compariso
 
 
 def spec_changes(a: str, b: str) -> tuple[FieldChange, ...]:
-    """The keys in which two merged documents (JSON) differ, in the order of the spec."""
-    left, right = _flat(json.loads(a or "{}")), _flat(json.loads(b or "{}"))
+    """The keys in which two merged documents (JSON) differ, in the order of the spec; none where one has no document."""
+    if not a or not b:
+        return ()
+    left, right = _flat(json.loads(a)), _flat(json.loads(b))
     paths = [p for p in dict.fromkeys((*left, *right)) if p.split(".")[0] not in _NOT_COMPARED]
     changed = [FieldChange(p, left.get(p), right.get(p)) for p in paths if left.get(p) != right.get(p)]
     return tuple(sorted(changed, key=lambda change: _spec_order(change.path)))
@@ -150,14 +152,22 @@ def _totals(a: Profile, b: Profile) -> tuple[Change, ...]:
 
 
 def _stages(a: Profile, b: Profile) -> tuple[StageChange, ...]:
-    """Stem, stages by number, head; the same order as in the networks."""
+    """Stem, stages by number, head; in a network that is no spec the parts of its module tree. The order is the networks'."""
     left, right = {row.path: row for row in a.rows}, {row.path: row for row in b.rows}
+    if not (a.document and b.document):
+        return _paired(dict.fromkeys((*left, *right)), left, right, [p.device for p in a.predictions])
     numbered = sorted({p for p in (*left, *right) if p.startswith("stages.")}, key=lambda p: int(p.split(".")[1]))
+    return _paired(("stem", *numbered, "head"), left, right, [p.device for p in a.predictions])
+
+
+def _paired(
+    paths: Iterable[str], left: Mapping[str, Row], right: Mapping[str, Row], devices: Sequence[str]
+) -> tuple[StageChange, ...]:
     result = []
-    for path in ("stem", *numbered, "head"):
+    for path in paths:
         row_a, row_b = left.get(path), right.get(path)
         only: Literal["", "a", "b"] = "" if row_a and row_b else "a" if row_a else "b"
-        result.append(StageChange(path, _stage_changes(row_a, row_b, [p.device for p in a.predictions]), only))
+        result.append(StageChange(path, _stage_changes(row_a, row_b, devices), only))
     return tuple(result)
 
 

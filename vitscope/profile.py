@@ -2,80 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 from vitscope.cost.conventions import Convention, params_and_macs
-from vitscope.cost.mes import Mes, mes
+from vitscope.cost.mes import mes
 from vitscope.cost.ops import op_class
-from vitscope.cost.summary import Cost, cost_in_place, cost_of, op_costs, total
-from vitscope.errors import UsageError
+from vitscope.cost.summary import cost_in_place, cost_of, op_costs, total
 from vitscope.graph.record import Graph
 from vitscope.graph.store import Form, block_graph
 from vitscope.latency.device import Device, load_device
-from vitscope.latency.kernels import lower
-from vitscope.latency.predict import Prediction, kernel_cost, predict
+from vitscope.latency.predict import Prediction, predict
+from vitscope.parts import LEVELS, PRECISION_BYTES, Level, Profile, Row, check_convention, kernel_times, scores
+from vitscope.sources import source_of
 from vitscope.spec import load_spec
 from vitscope.spec.flow import Placed, flow
 from vitscope.spec.shape import features
-from vitscope.spec.value import Reported, Spec
+from vitscope.spec.value import Spec
 
-Level = Literal["stage", "block", "op"]
-LEVELS: tuple[Level, ...] = get_args(Level)
-PRECISION_BYTES = {"float32": 4, "float16": 2, "int8": 1}  # of parameters on disk
+if TYPE_CHECKING:
+    from torch import nn
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """A part of a network and its cost. `latency_s` has one value a prediction, None where there is none."""
-
-    path: str
-    level: Level
-    kind: str
-    out_shape: str
-    cost: Cost
-    latency_s: tuple[float | None, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Profile:
-    """Everything that `vitscope profile` shows of one network, as raw integers and seconds.
-
-    Counts are for one image, in `form`, at `input`; bytes and activations are for a batch of `batch`, in float32.
-    Predictions are always of the deploy form: that is what a phone runs.
-    """
-
-    name: str
-    source: str
-    digest: str
-    form: Form
-    input: tuple[int, int, int]
-    batch: int
-    convention: Convention
-    totals: Cost
-    deploy_params: int
-    rows: tuple[Row, ...]
-    predictions: tuple[Prediction, ...]
-    mes: tuple[Mes, ...]
-    reported: Reported | None
-    note: str = ""
-    document: str = ""  # the merged spec as JSON: a saved profile can be compared later
-
-    @property
-    def resolution(self) -> tuple[int, int]:
-        """Height and width of the input, in pixels."""
-        return self.input[1:]
-
-    @property
-    def is_partial(self) -> bool:
-        """Whether some operation could not be counted."""
-        return bool(self.totals.unknown)
-
-    @property
-    def param_bytes(self) -> dict[str, int]:
-        """Bytes of the parameters at each precision, as they would lie on disk."""
-        return {name: self.totals.params * size for name, size in PRECISION_BYTES.items()}
+__all__ = ["LEVELS", "PRECISION_BYTES", "Level", "Profile", "Row", "deploy_graphs", "profile", "profile_spec"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +45,8 @@ class _Segment:
 
 
 def profile(
-    model: str,
+    model: str | nn.Module,
+    input_shape: Sequence[int] | None = None,
     *,
     devices: Sequence[str] = (),
     by: Level = "block",
@@ -103,16 +55,33 @@ def profile(
     batch: int = 1,
     convention: Convention = "vitscope",
     overrides: Sequence[str] = (),
+    measured: Mapping[str, float] | None = None,
     allow_plugins: bool = False,
+    kwargs: Mapping[str, Any] | None = None,
 ) -> Profile:
-    """The Profile of a spec file or of a network of the zoo, as `vitscope profile` makes it.
+    """The Profile of a network, as `vitscope profile` makes it.
 
-    Raises SpecError or UsageError when the model or a device cannot be read.
+    `model` is a spec file, a name of the zoo, an nn.Module, or a name as `timm:resnet50`, `torchvision:resnet50`,
+    `package.module:callable` (which runs that code, with `kwargs`) or `model.onnx`. `input_shape` is (channels, height,
+    width) of one image: a module needs it, a spec states its own. `measured` are seconds by device that somebody
+    measured: each gets its own score.
+
+    Raises SpecError or UsageError when the model or a device cannot be read, UnavailableError for a missing package.
     """
-    spec = load_spec(model, overrides, resolution=resolution, allow_plugins=allow_plugins)
     found = [load_device(name) for name in devices]
-    made = profile_spec(spec, found, by=by, form=form, batch=batch, convention=convention)
-    return replace(made, source=model, name=spec.name + "".join(f" {setting}" for setting in overrides))
+    if isinstance(model, str) and input_shape is None and not kwargs and source_of(model) is None:
+        spec = load_spec(model, overrides, resolution=resolution, allow_plugins=allow_plugins)
+        made = profile_spec(spec, found, by=by, form=form, batch=batch, convention=convention)
+        made = replace(made, source=model, name=spec.name + "".join(f" {setting}" for setting in overrides))
+    else:
+        from vitscope.foreign import load_network, profile_network
+
+        network = load_network(
+            model, input_shape=input_shape, resolution=resolution, batch=batch, kwargs=kwargs, overrides=overrides
+        )
+        made = profile_network(network, found, by=by, form=form, convention=convention)
+    given = tuple(mes(made.totals.params, seconds, name, "measured") for name, seconds in (measured or {}).items())
+    return replace(made, mes=given + made.mes)
 
 
 def profile_spec(
@@ -125,8 +94,7 @@ def profile_spec(
     convention: Convention = "vitscope",
 ) -> Profile:
     """The Profile of a Spec. Blocks that were met before, in this process or an earlier one, are not traced again."""
-    if by == "op" and convention != "vitscope":
-        raise UsageError(f"--convention {convention} counts whole blocks: use it with --by block or --by stage")
+    check_convention(by, convention)
     segments = _segments(spec, form, batch)
     predictions = tuple(predict(device, [s.deployed for s in segments]) for device in devices)
     blocks = [_block_row(segment, i, predictions, convention) for i, segment in enumerate(segments)]
@@ -141,7 +109,7 @@ def profile_spec(
         name=spec.name, source=spec.name, digest=spec.digest, form=form, input=spec.input, batch=batch,
         convention=convention, totals=totals,
         deploy_params=sum(cost_of(s.deployed).params for s in segments), rows=tuple(rows), predictions=predictions,
-        mes=_scores(totals.params, predictions, spec.reported), reported=spec.reported, note=spec.note,
+        mes=scores(totals.params, predictions, spec.reported), reported=spec.reported, note=spec.note,
         document=spec.document,
     )  # fmt: skip
 
@@ -214,7 +182,7 @@ def _added(columns: Sequence[tuple[float | None, ...]]) -> tuple[float | None, .
 def _op_rows(segment: _Segment, index: int, devices: Sequence[Device], predictions: Sequence[Prediction]) -> list[Row]:
     """The operations of a block that are more than views; a kernel's time stands at the module where it starts."""
     times = [
-        _kernel_times(segment, device, prediction.shares[index]) if prediction.shares else {}
+        kernel_times(segment.deployed, device, prediction.shares[index]) if prediction.shares else {}
         for device, prediction in zip(devices, predictions, strict=True)
     ]
     batched = segment.batched
@@ -235,20 +203,11 @@ def _op_rows(segment: _Segment, index: int, devices: Sequence[Device], predictio
     return rows
 
 
-def _kernel_times(segment: _Segment, device: Device, share_s: float) -> dict[str, float]:
-    """A block's seconds spread over its kernels in proportion to their cost alone, by the module where each starts."""
-    costs: dict[str, float] = {}
-    for kernel in lower(segment.deployed, device.rules):
-        cost = kernel_cost(device, kernel)
-        costs[kernel.scope] = costs.get(kernel.scope, 0.0) + cost.traffic_s + cost.compute_s + cost.start_s
-    whole = sum(costs.values())
-    return {scope: share_s * cost / whole for scope, cost in costs.items()} if whole else {}
+class _CallableModule(ModuleType):
+    """`vitscope.profile` is this module; `vitscope.profile(model)` is its one question."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Profile:
+        return profile(*args, **kwargs)
 
 
-def _scores(params: int, predictions: Sequence[Prediction], reported: Reported | None) -> tuple[Mes, ...]:
-    """A score for each predicted latency, and for each latency that the authors reported with the params they reported."""
-    scores = [mes(params, p.latency_s, p.device, "predicted") for p in predictions if p.latency_s is not None]
-    if reported is not None:
-        size = int(reported.params.value) if reported.params is not None else params
-        scores += [mes(size, figure.value, device, "reported") for device, figure in reported.latency]
-    return tuple(scores)
+sys.modules[__name__].__class__ = _CallableModule

@@ -16,6 +16,8 @@ from vitscope.cli.options import (
     Form,
     Format,
     FormatChoice,
+    Input,
+    Kwargs,
     Output,
     Resolution,
     choose_format,
@@ -32,18 +34,18 @@ if TYPE_CHECKING:
 def compare(
     models: Annotated[
         list[str],
-        typer.Argument(
-            metavar="A B…", help="Spec files, names of the zoo, or profiles saved as .json; A is the baseline."
-        ),
+        typer.Argument(metavar="A B…", help="As in profile, or profiles saved as .json; A is the baseline."),
     ],
     device: Device = None,
     form: Annotated[Form, typer.Option("--form", help="As trained, or fused for deployment.")] = Form.train,
     resolution: Resolution = None,
+    input_size: Input = None,
     batch: Batch = 1,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Change every model but A. With A alone: A against A changed."),
     ] = None,
+    kwargs: Kwargs = None,
     allow_plugins: AllowPlugins = False,
     form_out: FormatChoice = None,
     as_json: AsJson = False,
@@ -60,10 +62,13 @@ def compare(
     vitscope compare efficientformerv2_s1 --set stages.1.depth=2 --device iphone12
     """
     from vitscope.cli.output import STDOUT, check_writable, emit, show
+    from vitscope.compare import Subject
     from vitscope.compare import compare as judge
+    from vitscope.foreign import load_network, profile_network
     from vitscope.latency.device import load_device
     from vitscope.report.compare import compare_tables, comparisons_csv, comparisons_json
     from vitscope.report.table import markdown, plain
+    from vitscope.sources import parse_input, parse_kwargs, source_of
 
     chosen = choose_format(form_out, as_json, as_csv, output)
     if output is not None:
@@ -72,14 +77,21 @@ def compare(
         models = [models[0], models[0]]
     devices = [load_device(name) for name in device or ()]
     sizes = parse_resolution(resolution)
-    specs = [
-        spec
-        for i, model in enumerate(models)
-        for spec in _specs(model, settings or [] if i else [], sizes, allow_plugins)
-    ]
-    if len(specs) < 2:
+    shape, arguments = parse_input(input_size), parse_kwargs(kwargs)
+    subjects: list[Subject] = []
+    for i, model in enumerate(models):
+        changes = settings or [] if i else []
+        if source_of(model) is not None:
+            network = load_network(
+                model, input_shape=shape, resolution=sizes, batch=batch, kwargs=arguments, overrides=changes
+            )
+            made = profile_network(network, devices, by="stage", form="deploy" if form is Form.deploy else "train")
+            subjects.append(Subject(made, "", (network.deploy.batched,)))
+        else:
+            specs = _specs(model, changes, sizes, allow_plugins)
+            subjects += [_subject(name, spec, devices, form.value, batch) for name, spec in specs]
+    if len(subjects) < 2:
         raise UsageError("compare needs two models or more, or one and --set KEY=VALUE")
-    subjects = [_subject(name, spec, devices, form.value, batch) for name, spec in specs]
     comparisons = [judge(subjects[0], other, devices) for other in subjects[1:]]
     if chosen is Format.json:
         import json

@@ -55,6 +55,14 @@ Set = Annotated[
 Resolution = Annotated[
     str | None, typer.Option("--resolution", metavar="N|HxW", help="Input size in pixels instead of the spec's own.")
 ]
+Input = Annotated[
+    str | None,
+    typer.Option("--input", metavar="C,H,W", help="Input of a model that is no spec: channels, height, width."),
+]
+Kwargs = Annotated[
+    str | None,
+    typer.Option("--kwargs", metavar="K=V,…", help="Arguments of timm:, torchvision: or module:callable, or JSON."),
+]
 Batch = Annotated[int, typer.Option("--batch", min=1, max=65536, help="Images at once; counts stay per image.")]
 AllowPlugins = Annotated[bool, typer.Option("--allow-plugins", help="Run the Python files that a spec names.")]
 Output = Annotated[

@@ -18,6 +18,8 @@ from vitscope.cli.options import (
     Form,
     Format,
     FormatChoice,
+    Input,
+    Kwargs,
     Level,
     Output,
     Set,
@@ -32,7 +34,13 @@ if TYPE_CHECKING:
 
 
 def profile(
-    models: Annotated[list[str], typer.Argument(metavar="MODEL…", help="Spec files, or names of the zoo.")],
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="MODEL…",
+            help="Spec files, names of the zoo, timm:NAME, torchvision:NAME, package.module:callable (runs code), .onnx files.",
+        ),
+    ],
     device: Device = None,
     by: Annotated[Level, typer.Option("--by", help="What a row stands for.")] = Level.block,
     form: Annotated[Form, typer.Option("--form", help="As trained, or fused for deployment.")] = Form.train,
@@ -40,8 +48,10 @@ def profile(
         str | None,
         typer.Option("--resolution", metavar="N|HxW,…", help="Input sizes in pixels instead of the spec's own."),
     ] = None,
+    input_size: Input = None,
     batch: Batch = 1,
     settings: Set = None,
+    kwargs: Kwargs = None,
     convention: Annotated[
         Convention, typer.Option("--convention", help="Count params and MACs as another tool does.")
     ] = Convention.vitscope,
@@ -74,6 +84,8 @@ def profile(
     Params, MACs, memory, and predicted latency with its interval, part by part.
 
     vitscope profile efficientformerv2_s1 --device iphone12 --by stage
+
+    vitscope profile timm:repvit_m1_0 torchvision:resnet50 model.onnx
     """
     import sys
 
@@ -81,12 +93,14 @@ def profile(
     from vitscope.profile import profile as make
     from vitscope.report.profile import profile_table, profiles_csv, profiles_json, summary_table
     from vitscope.report.table import markdown, plain
+    from vitscope.sources import parse_input, parse_kwargs
 
     chosen = choose_format(form_out, as_json, as_csv, output)
     if output is not None:
         check_writable(output, force)
     gates = _gates(max_params, max_macs, max_latency, device or [], strict)
     sizes = parse_resolutions(resolution)
+    shape, arguments = parse_input(input_size), parse_kwargs(kwargs)
     times = _measured(measured or [])
     if times and len(models) * len(sizes) > 1:
         raise UsageError("--measured: a latency belongs to one model; give one MODEL and one --resolution")
@@ -94,9 +108,9 @@ def profile(
         raise UsageError("--weights: one checkpoint fits one model; give one MODEL and one --resolution")
     profiles = [
         make(
-            model, devices=device or (), by=by.value, form=form.value, resolution=size,
+            model, shape, devices=device or (), by=by.value, form=form.value, resolution=size,
             batch=batch, convention=convention.value, overrides=settings or (), measured=times,
-            allow_plugins=allow_plugins,
+            allow_plugins=allow_plugins, kwargs=arguments,
         )
         for model in models
         for size in sizes
@@ -198,8 +212,11 @@ def _gates(
 def _check_weights(model: str, weights: str, settings: list[str], resolution: str | None, allow_plugins: bool) -> str:
     """Load `weights` into the network; the line that says what was loaded. Raises WeightsError when they do not fit."""
     from vitscope.model import build
+    from vitscope.sources import source_of
     from vitscope.spec import load_spec
     from vitscope.weights import load_weights
 
+    if source_of(model) is not None:
+        raise UsageError(f"--weights: {model} is no spec, and its own code loads its weights")
     spec = load_spec(model, settings, resolution=parse_resolution(resolution), allow_plugins=allow_plugins)
-    return f"{weights}: {load_weights(build(spec), weights)}"
+    return str(load_weights(build(spec), weights))

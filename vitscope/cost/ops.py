@@ -30,6 +30,11 @@ def _mm(inputs: tuple[Shape, ...], outputs: tuple[Shape, ...], op: OpRecord) -> 
     return m * k * n
 
 
+def _mv(inputs: tuple[Shape, ...], outputs: tuple[Shape, ...], op: OpRecord) -> int:
+    # (M, K) * (K) -> (M), and (K) * (K) -> ()
+    return prod(inputs[-2])
+
+
 def _bmm(inputs: tuple[Shape, ...], outputs: tuple[Shape, ...], op: OpRecord) -> int:
     # (B, M, K) * (B, K, N) -> (B, M, N)
     (b, m, k), (_, _, n) = inputs[-2:]
@@ -49,6 +54,10 @@ MACS: dict[str, MacFormula] = {
     "_convolution": _convolution,
     "mm": _mm,
     "addmm": _mm,
+    "mv": _mv,
+    "addmv": _mv,
+    "dot": _mv,
+    "vdot": _mv,
     "bmm": _bmm,
     "baddbmm": _bmm,
     "_scaled_dot_product_flash_attention": _attention,
@@ -72,10 +81,11 @@ FREE: dict[OpClass, frozenset[str]] = {
     "softmax": frozenset({"_softmax", "_safe_softmax", "_log_softmax"}),
     "pool": frozenset({
         "avg_pool2d", "max_pool2d_with_indices", "_adaptive_avg_pool2d", "adaptive_max_pool2d", "max_pool2d",
-        "avg_pool1d", "_adaptive_avg_pool3d", "avg_pool3d",
+        "avg_pool1d", "_adaptive_avg_pool3d", "avg_pool3d", "max_pool3d_with_indices", "adaptive_max_pool3d",
     }),
     "resize": frozenset({
-        "upsample_bilinear2d", "upsample_nearest2d", "upsample_bicubic2d", "_upsample_bicubic2d_aa",
+        "upsample_bilinear2d", "upsample_nearest2d", "upsample_bicubic2d", "upsample_linear1d", "upsample_nearest1d",
+        "upsample_nearest3d", "upsample_trilinear3d", "_upsample_bicubic2d_aa",
         "_upsample_bilinear2d_aa", "_upsample_nearest_exact2d", "grid_sampler_2d", "pixel_shuffle", "pixel_unshuffle",
     }),
     "elementwise": frozenset({

@@ -14,7 +14,9 @@ from vitscope.graph import meta
 from vitscope.graph.record import Graph, OpRecord, Param, Tensor, TensorKind
 
 # Calls that make bookkeeping values and move no data of the network.
-_INVISIBLE = frozenset({"detach", "alias", "lift_fresh", "_local_scalar_dense", "sym_size", "sym_numel"})
+_INVISIBLE = frozenset(
+    {"detach", "alias", "lift_fresh", "_local_scalar_dense", "sym_size", "sym_numel", "_assert_async"}
+)
 # Allocations without contents: the op that fills them is the one that costs.
 _EMPTY = frozenset({"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided"})
 # Norms also return statistics for a backward pass that never comes.
@@ -95,6 +97,8 @@ def _tensors(value: Any) -> list[torch.Tensor]:
         return [value]
     if isinstance(value, (list, tuple)):
         return [t for item in value for t in _tensors(item)]
+    if isinstance(value, dict):  # what a network may put out
+        return [t for item in value.values() for t in _tensors(item)]
     return []
 
 

@@ -190,6 +190,10 @@ class _Renamer:
             if graph.is_constant(op):
                 continue
             kind = op_class(graph, op)
+            if kind == "constant":  # zeros like an activation: the same for every image
+                for out in op.outputs:
+                    self._assign(out)
+                continue
             if kind == "view" or op.op in _CASTS:
                 for out in op.outputs:
                     self._value[out] = self.value(op.inputs[0])
@@ -260,14 +264,18 @@ def _channels(graph: Graph, op: OpRecord) -> tuple[int, bool]:
         return 1, False
     if op_class(graph, op) == "conv":
         return graph.tensors[op.outputs[0]].shape[1], len(op.inputs) > 2
-    return graph.tensors[op.outputs[0]].shape[-1], base_name(op) in ("addmm", "baddbmm")
+    shape = graph.tensors[op.outputs[0]].shape
+    return shape[-1] if shape else 1, base_name(op) in ("addmm", "baddbmm", "addmv")
 
 
 def _depth(graph: Graph, op: OpRecord) -> int:
     kind = op_class(graph, op)
     if kind == "conv":
         return graph.tensors[op.inputs[1]].shape[0 if op.attr("transposed") else 1]
-    return graph.tensors[op.inputs[-1]].shape[-2] if kind in ("linear", "matmul") else 1
+    if kind not in ("linear", "matmul"):
+        return 1
+    shape = graph.tensors[op.inputs[-1]].shape
+    return shape[-2] if len(shape) > 1 else prod(shape)
 
 
 def _joins(graph: Graph, op: OpRecord) -> tuple[Fusable, ...]:

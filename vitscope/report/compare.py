@@ -35,7 +35,14 @@ def _fields(c: Comparison) -> Table:
     a, b = _names(c)
     columns = (Column("spec", "left"), Column(a, "left"), Column(b, "left"))
     title = f"{profile_title(c.a)}\nagainst\n{profile_title(c.b)}"
-    return Table(columns, rows, title=title, notes=() if rows else ("the specs do not differ",))
+    return Table(columns, rows, title=title, notes=() if rows else (_no_fields(c),))
+
+
+def _no_fields(c: Comparison) -> str:
+    without = [p.name for p in (c.a, c.b) if not p.document]
+    return (
+        f"no spec to compare key by key: {', '.join(dict.fromkeys(without))}" if without else "the specs do not differ"
+    )
 
 
 def _value(value: Any) -> str:

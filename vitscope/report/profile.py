@@ -94,7 +94,8 @@ def _line(row: Row, profile: Profile, timed: Sequence[int]) -> Line:
     cells = [row.path.rpartition(".")[2] if is_part else row.path, row.kind, row.out_shape, count(cost.params)]
     cells += [_macs(cost.macs, cost.unknown), size(cost.peak_activation_bytes)]
     if is_part:
-        block = next(r.path for r in profile.rows if r.level == "block" and row.path.startswith(r.path))
+        prefixes = (r.path for r in profile.rows if r.level == "block" and f"{row.path}.".startswith(f"{r.path}."))
+        block = max(prefixes, key=len)
         cells[0] = row.path[len(block) + 1 :] or "(self)"
     for i in timed:
         seconds, whole = row.latency_s[i], profile.predictions[i].latency_s
@@ -131,7 +132,8 @@ def _notes(profile: Profile) -> list[str]:
         more = f" and {len(profile.totals.unknown) - 3} more" if len(profile.totals.unknown) > 3 else ""
         notes.append(f"partial: {len(profile.totals.unknown)} operations could not be counted ({places}{more})")
     if profile.form == "train" and profile.convention == "vitscope":
-        notes.append(f"deployed (norms and layer scale folded, heads merged): {profile.deploy_params:,} params")
+        how = " (norms and layer scale folded, heads merged)" if profile.document else ""
+        notes.append(f"deployed{how}: {profile.deploy_params:,} params")
     sizes = ", ".join(f"{size(n)} {name}" for name, n in profile.param_bytes.items())
     notes.append(f"{profile.totals.params:,} params, {profile.totals.macs:,} MACs; weights {sizes}")
     notes += [prediction_text(p) for p in profile.predictions]
@@ -140,6 +142,7 @@ def _notes(profile: Profile) -> list[str]:
         notes.append(reported_text(profile.reported, profile))
     if profile.note:
         notes.append(f"note: {profile.note}")
+    notes += profile.notes
     return notes
 
 
@@ -223,6 +226,7 @@ def _model_json(profile: Profile) -> dict[str, Any]:
         "mes": [asdict(score) | {"has_paper_unit": score.has_paper_unit} for score in profile.mes],
         "reported": _reported_json(profile.reported),
         "note": profile.note,
+        "notes": list(profile.notes),
         "spec": json.loads(profile.document) if profile.document else None,
     }
 

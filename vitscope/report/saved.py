@@ -32,7 +32,7 @@ def saved_specs(
     for i, model in enumerate(data["models"]):
         document = model.get("spec") if isinstance(model, dict) else None
         if not isinstance(document, dict):
-            raise UsageError(f"{path}: models[{i}] holds no spec: profile it again")
+            raise UsageError(f"{path}: models[{i}] holds no spec: name the network itself, or profile it again")
         if resolution is not None and isinstance(document.get("input"), list):
             document["input"][1:] = resolution
         spec = parse_spec(json.dumps(document), f"{path} models[{i}]", overrides)
