@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from types import ModuleType
 
 import pytest
@@ -17,6 +18,7 @@ from vitscope.errors import SpecError
 from vitscope.model import fuse
 from vitscope.spec import load_spec
 from vitscope.spec.kinds.edgenext import split_channels
+from vitscope.weights import load_state
 
 # name, which is also timm's; params, MACs at 256 and at 224 (facts 0.3); MACs in millions as the authors print them;
 # input sizes at which logits are compared: of 160×288 the maps are no squares, of 136×104 some sides are odd
@@ -33,6 +35,22 @@ NAMES = [row[0] for row in TABLE]
 )
 def test_same_logits_as_timm(timm: ModuleType, name: str, size: tuple[int, int]) -> None:
     same_logits(timm, name, size, sized=False)
+
+
+def test_the_authors_names_are_read(timm: ModuleType) -> None:
+    # As timm's, but for these (timm's own reader of the authors' files tells so).
+    renamed = [
+        (r"^stem\.", "downsample_layers.0."), (r"^stages\.(\d)\.downsample\.", r"downsample_layers.\1."),
+        (r"^stages\.(\d)\.blocks\.", r"stages.\1."), (r"\.conv_dw\.", ".dwconv."), (r"\.mlp\.fc", ".pwconv"),
+        (r"^head\.norm\.", "norm."), (r"^head\.fc\.", "head."),
+    ]  # fmt: skip
+    theirs, ours = pair(timm, "edgenext_xx_small", (64, 64), sized=False)
+    state = theirs.state_dict()
+    for pattern, to in renamed:
+        state = {re.sub(pattern, to, key): tensor for key, tensor in state.items()}
+    again = zoo_model("edgenext_xx_small", (64, 64))
+    assert load_state(again, state).naming == "authors' EdgeNeXt"
+    assert all(torch.equal(a, b) for a, b in zip(again.parameters(), ours.parameters(), strict=True))
 
 
 @pytest.mark.parametrize(("name", "params", "core", "at_224"), [row[:4] for row in TABLE], ids=NAMES)
@@ -117,6 +135,14 @@ def test_positions_of_rows_come_before_those_of_columns() -> None:
     encoding = module(torch.zeros(1, 64, 3, 5))[0]
     assert torch.equal(encoding[:32], waves(3)[:, :, None].expand(-1, -1, 5))
     assert torch.equal(encoding[32:], waves(5)[:, None, :].expand(-1, 3, -1))
+
+
+def test_a_network_takes_other_sizes_than_the_one_it_was_made_for() -> None:
+    small, large = zoo_model("edgenext_xx_small", (64, 96)), zoo_model("edgenext_xx_small", (128, 128))
+    large.load_state_dict(small.state_dict())
+    x = images(64, 96)
+    with torch.no_grad():
+        assert torch.equal(large(x), small(x))
 
 
 def tanh_gelu(model: nn.Module) -> None:

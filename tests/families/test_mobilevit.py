@@ -8,19 +8,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 from networks import images, randomise, relative_error, zoo_graph, zoo_model
+from proof import TOLERANCE, counts, pair, part, same_logits, trains, trains_on_meta
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from vitscope.blocks.mobilevit import fold, unfold
 from vitscope.cost.conventions import params_and_macs
-from vitscope.cost.ops import macs
 from vitscope.errors import SpecError
-from vitscope.graph.record import Graph
-from vitscope.model import build, fuse, fuse_in_place
+from vitscope.model import fuse
 from vitscope.spec import load_spec
-from vitscope.weights import load_state
-
-TOLERANCE = 1e-5
+from vitscope.weights.names import naming_of
+from vitscope.weights.naming import our_names
 
 # name, which is also timm's; params, MACs, MACs under fvcore's convention and params of the deploy form, all at 256
 # (facts 0.3 and C.1; None where they print none); input sizes at which logits are compared. Sides of 224 make a last map
@@ -54,51 +51,24 @@ V1_PARTS = {
 }
 
 
-def part(graph: Graph, prefix: str = "") -> tuple[int, int]:
-    """Params and MACs of the modules under `prefix`."""
-    found = [macs(graph, op) for op in graph.ops if f"{op.scope}.".startswith(prefix)]
-    assert None not in found
-    return sum(p.numel for p in graph.params if p.name.startswith(prefix)), sum(count or 0 for count in found)
-
-
-def pair(timm: ModuleType, name: str, size: tuple[int, int]) -> tuple[nn.Module, nn.Module]:
-    """timm's network with random values, and ours with its weights."""
-    theirs = timm.create_model(name).eval()
-    randomise(theirs)
-    ours = zoo_model(name, size)
-    load_state(ours, theirs.state_dict())
-    return theirs, ours
-
-
 @pytest.mark.parametrize(
     ("name", "size"), [pytest.param(row[0], s, id=f"{row[0]}-{s[0]}x{s[1]}") for row in TABLE for s in row[-1]]
 )
 def test_same_logits_as_timm(timm: ModuleType, name: str, size: tuple[int, int]) -> None:
-    theirs, ours = pair(timm, name, size)
-    x = images(*size)
-    with torch.no_grad():
-        assert relative_error(ours(x), theirs(x)) < TOLERANCE
+    same_logits(timm, name, size, sized=False)
 
 
 @pytest.mark.parametrize(("name", "params", "core", "by_fvcore", "deploy_params", "_"), TABLE, ids=NAMES)
 def test_counts(
     name: str, params: int, core: int, by_fvcore: int | None, deploy_params: int | None, _: list[tuple[int, int]]
 ) -> None:
-    spec = load_spec(name)
-    assert spec.input == (3, 256, 256)
-    with torch.device("meta"):
-        model, x = build(spec).eval(), torch.empty(1, *spec.input)
-        with FlopCounterMode(display=False) as counter:
-            model(x)
-        fuse_in_place(model)
-    graph = zoo_graph(name)
-    assert part(graph) == (params, core)
-    assert counter.get_total_flops() == 2 * core
+    assert load_spec(name).input == (3, 256, 256)
+    counts(name, params, core)
     if by_fvcore is not None:  # counted on timm's network, whose global average is a pooling: fvcore takes its elements
-        assert params_and_macs(graph, "fvcore")[1] == by_fvcore - model.head.head.in_features * 8 * 8
-    fused = sum(p.numel() for p in model.parameters())
-    assert fused == (deploy_params or fused) < params
-    assert not any(isinstance(m, nn.BatchNorm2d) for m in model.modules())
+        last = part(zoo_graph(name), "head.head.")[1] // 1000
+        assert params_and_macs(zoo_graph(name), "fvcore")[1] == by_fvcore - last * 8 * 8
+    if deploy_params is not None:
+        assert sum(p.numel() for p in fuse(zoo_model(name)).parameters()) == deploy_params
 
 
 @pytest.mark.parametrize("i", range(3), ids=NAMES[:3])
@@ -130,19 +100,63 @@ def test_fuse_keeps_the_outputs(name: str, size: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("name", SMALLEST)
 def test_one_step_of_training_reaches_every_parameter(name: str) -> None:
-    model = zoo_model(name, (64, 64)).train()
-    F.cross_entropy(model(images(64, 64)), torch.tensor([3, 7])).backward()
-    for key, tensor in model.named_parameters():
-        assert tensor.grad is not None, key
-        assert tensor.grad.isfinite().all(), key
+    trains(name, (64, 96))
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in SMALLEST])
 def test_the_others_train_on_meta(name: str) -> None:
-    with torch.device("meta"):
-        model = build(load_spec(name, resolution=(64, 64))).train()
-        model(torch.empty(2, 3, 64, 64)).sum().backward()
-    assert all(p.grad is not None and p.grad.shape == p.shape for p in model.parameters())
+    trains_on_meta(name, (64, 64))
+
+
+# --- The authors' names. ---
+
+
+def cvnets_keys(version: int) -> set[str]:
+    """The keys of the smallest network of ml-cvnets (facts C.1; its module of the block for version 2)."""
+    norm = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+    keys: set[str] = set()
+
+    def add(prefix: str, *names: str) -> None:
+        keys.update(f"{prefix}.{name}" for name in names)
+
+    def unit(prefix: str) -> None:  # convolution and BatchNorm
+        add(prefix, "block.conv.weight", *(f"block.norm.{name}" for name in norm))
+
+    unit("conv_1")
+    for layer, depth in ((1, 1), (2, 3 if version == 1 else 2), (3, 1), (4, 1), (5, 1)):
+        for j in range(depth):
+            for name in ("exp_1x1", "conv_3x3", "red_1x1"):
+                unit(f"layer_{layer}.{j}.block.{name}")
+    for layer, depth in ((3, 2), (4, 4), (5, 3)):
+        block = f"layer_{layer}.1"
+        unit(f"{block}.local_rep.{'conv_3x3' if version == 1 else 0}")
+        add(f"{block}.local_rep.{'conv_1x1' if version == 1 else 1}.block.conv", "weight")
+        for i in range(depth):
+            attention = f"{block}.global_rep.{i}.pre_norm_{'mha' if version == 1 else 'attn'}"
+            ffn, inner = f"{block}.global_rep.{i}.pre_norm_ffn", "" if version == 1 else ".block.conv"
+            last = 4 if version == 1 else 3
+            for prefix in (f"{attention}.0", f"{attention}.1.qkv_proj{inner}", f"{attention}.1.out_proj{inner}",
+                           f"{ffn}.0", f"{ffn}.1{inner}", f"{ffn}.{last}{inner}"):  # fmt: skip
+                add(prefix, "weight", "bias")
+        add(f"{block}.global_rep.{depth}", "weight", "bias")
+        unit(f"{block}.conv_proj")
+        if version == 1:
+            unit(f"{block}.fusion")
+    if version == 1:
+        unit("conv_1x1_exp")
+    add("classifier.fc" if version == 1 else "classifier.1", "weight", "bias")
+    return keys
+
+
+@pytest.mark.parametrize(("version", "naming"), [(1, "authors' MobileViT"), (2, "authors' MobileViTv2")])
+def test_the_authors_names_are_read(version: int, naming: str) -> None:
+    keys = cvnets_keys(version)
+    found = naming_of(keys)
+    assert found is not None
+    assert found.name == naming
+    names = our_names(found, keys)
+    assert len(set(names.values())) == len(keys)
+    assert set(names.values()) == zoo_model(SMALLEST[version - 1], (64, 64)).state_dict().keys()
 
 
 # --- Patches. ---
@@ -174,7 +188,7 @@ def test_odd_maps_come_back_in_v1_and_stay_even_in_v2() -> None:
 @pytest.mark.parametrize("name", SMALLEST)
 @pytest.mark.parametrize("mistake", ["aligned corners", "gelu", "order of the patches"])
 def test_a_mistake_breaks_parity(timm: ModuleType, monkeypatch: pytest.MonkeyPatch, name: str, mistake: str) -> None:
-    theirs, ours = pair(timm, name, (96, 96))  # a last map of 3×3
+    theirs, ours = pair(timm, name, (96, 96), sized=False)  # a last map of 3×3
     x = images(96, 96)
     with torch.no_grad():
         expected = theirs(x)

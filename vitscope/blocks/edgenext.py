@@ -62,8 +62,10 @@ class FourierPositions(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         H, W = x.shape[2:]
-        encoding = torch.cat([self.rows.expand(-1, -1, W), self.columns.expand(-1, H, -1)])
-        return x + self.proj(encoding[None])
+        rows, columns = self.rows, self.columns
+        if (rows.shape[1], columns.shape[2]) != (H, W):  # not the size that it was made for: multi-scale training
+            rows, columns = waves(H)[:, :, None].to(rows), waves(W)[:, None, :].to(rows)
+        return x + self.proj(torch.cat([rows.expand(-1, -1, W), columns.expand(-1, H, -1)])[None])
 
 
 class CrossCovariance(nn.Module):

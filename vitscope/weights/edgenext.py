@@ -1,8 +1,8 @@
-"""How timm names the weights of EdgeNeXt; outside its SDTA blocks, as those of ConvNeXt."""
+"""How timm and the authors (mmaaz60) name the weights of EdgeNeXt; outside its SDTA blocks, as those of ConvNeXt."""
 
 from __future__ import annotations
 
-from vitscope.weights.convnext import TIMM_CONVNEXT
+from vitscope.weights.convnext import AUTHORS_CONVNEXT, TIMM_CONVNEXT
 from vitscope.weights.naming import Naming, Rule
 
 TIMM_EDGENEXT = Naming(
@@ -21,4 +21,11 @@ TIMM_EDGENEXT = Naming(
     ),
 )
 
-NAMINGS = (TIMM_EDGENEXT,)
+AUTHORS_EDGENEXT = Naming(
+    "authors' EdgeNeXt",
+    marks=(r"^downsample_layers\.0\.0\.", r"\.xca\.temperature$"),
+    rules=AUTHORS_CONVNEXT.rules,
+    then=TIMM_EDGENEXT,
+)
+
+NAMINGS = (TIMM_EDGENEXT, AUTHORS_EDGENEXT)
