@@ -17,6 +17,7 @@ from vitscope.spec import load_spec
 from vitscope.weights import load_state
 
 TOLERANCE = 1e-5
+FOLD_TOLERANCE = 1e-9  # of float64
 Size = tuple[int, int]  # height, width
 
 
@@ -29,6 +30,7 @@ def part(graph: Graph, prefix: str = "") -> tuple[int, int]:
 
 def pair(timm: ModuleType, name: str, size: Size, sized: bool = True) -> tuple[nn.Module, nn.Module]:
     """timm's network with random values, told the size if it must be, and ours with its weights."""
+    torch.manual_seed(0)  # convolutions keep the values that they are made with
     theirs = timm.create_model(name, **({"img_size": size} if sized else {})).eval()
     randomise(theirs)
     ours = zoo_model(name, size)
@@ -37,14 +39,19 @@ def pair(timm: ModuleType, name: str, size: Size, sized: bool = True) -> tuple[n
 
 
 def same_logits(timm: ModuleType, name: str, size: Size, sized: bool = True) -> None:
-    """Ours with timm's weights gives timm's logits on a batch of two, and so does its deploy form."""
+    """Ours with timm's weights gives timm's logits on a batch of two, and so does its deploy form.
+
+    The deploy form is held against ours in float64: in float32 a deep network with random values may be further than the
+    tolerance from its own exact result, and folding would be blamed for the rounding.
+    """
     theirs, ours = pair(timm, name, size, sized)
     x = images(*size)
     with torch.no_grad():
         expected = theirs(x)
         assert expected.shape == (2, 1000)
         assert relative_error(ours(x), expected) < TOLERANCE
-        assert relative_error(fuse(ours)(x), expected) < TOLERANCE
+        exact = ours.double()
+        assert relative_error(fuse(exact)(x.double()), exact(x.double())) < FOLD_TOLERANCE
     assert sum(p.numel() for p in ours.parameters()) == sum(p.numel() for p in theirs.parameters())
 
 
