@@ -153,16 +153,16 @@ class Classifier(nn.Module):
         self.norm = fold_norm_forward(self.norm, self.head)
 
 
-def fold_norm_forward(norm: nn.Module, *heads: nn.Linear) -> nn.Module:
-    """Fold a BatchNorm into the linear layers behind it; returns what stands in the norm's place."""
+def fold_norm_forward(norm: nn.Module, *heads: nn.Linear | nn.Conv2d) -> nn.Module:
+    """Fold a BatchNorm into the linear layers or 1×1 convolutions behind it; returns what stands in the norm's place."""
     if not isinstance(norm, (nn.BatchNorm2d, nn.BatchNorm1d)):
         return norm
     gain, shift = norm_affine(norm)
     for head in heads:
         if not head.weight.is_meta:
-            weight = head.weight.double()
+            weight = head.weight.double().flatten(1)
             add_bias(head, weight @ shift)
-            head.weight.data = (weight * gain).to(head.weight.dtype)
+            head.weight.data = (weight * gain).to(head.weight.dtype).reshape(head.weight.shape)
     return nn.Identity()
 
 

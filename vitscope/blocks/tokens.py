@@ -23,6 +23,10 @@ class SelfAttention(nn.Module):
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        return self.proj(self.mixed(x, bias))
+
+    def mixed(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        """What the heads gather, side by side, before the last layer."""
         B, T, C = x.shape
         D = C // self.num_heads
         q_BNTD, k_BNTD, v_BNTD = self.qkv(x).reshape(B, T, 3, self.num_heads, D).permute(2, 0, 3, 1, 4).unbind(0)
@@ -31,7 +35,7 @@ class SelfAttention(nn.Module):
             logits_BNTT = (logits_BNTT.unflatten(0, (-1, bias.shape[0])) + bias).flatten(0, 1)
         elif bias is not None:
             logits_BNTT = logits_BNTT + bias
-        return self.proj((logits_BNTT.softmax(-1) @ v_BNTD).transpose(1, 2).reshape(B, T, C))
+        return (logits_BNTT.softmax(-1) @ v_BNTD).transpose(1, 2).reshape(B, T, C)
 
 
 class Mlp(nn.Module):
