@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -14,42 +13,11 @@ from vitscope.blocks.layers import (
     layer_scale,
     pool_exclude_pad,
 )
-from vitscope.blocks.tokens import Mlp
+from vitscope.blocks.tokens import BiasTable, Mlp, TokenAttention
 from vitscope.spec.kinds import efficientformer as grammar
 from vitscope.spec.shape import FeatureShape
 
 # B batch, C channels, H W space, N heads, Q queries, K keys, D key dim per head, E value dim per head
-
-
-def grid_offsets(queries: tuple[int, int], keys: tuple[int, int], stride: int = 1) -> Tensor:
-    """For each query and key, the row of a bias table that belongs to their distance: (Q, K) of int64.
-
-    A table has a row per key position: |Δy|·W + |Δx|, with queries standing on every `stride`-th key.
-    """
-    (query_h, query_w), (key_h, key_w) = queries, keys
-
-    def axis(num_queries: int, num_keys: int) -> Tensor:
-        # On the CPU even when modules are made on the meta device, whose arithmetic takes long to load.
-        steps = torch.arange(max(num_queries * stride, num_keys), device="cpu")
-        return (steps[: num_queries * stride : stride, None] - steps[None, :num_keys]).abs()
-
-    dy, dx = axis(query_h, key_h), axis(query_w, key_w)  # (Qh, Kh), (Qw, Kw)
-    offsets = dy[:, None, :, None] * key_w + dx[None, :, None, :]  # (Qh, Qw, Kh, Kw)
-    return offsets.reshape(query_h * query_w, key_h * key_w)
-
-
-class BiasTable(nn.Module):
-    """Learned attention bias by absolute distance (LeViT, arXiv 2104.01136, Section 4): adds (N, Q, K) to logits."""
-
-    def __init__(self, num_heads: int, queries: tuple[int, int], keys: tuple[int, int], stride: int = 1):
-        super().__init__()
-        self.table = nn.Parameter(torch.zeros(num_heads, keys[0] * keys[1]))
-        offsets = grid_offsets(queries, keys, stride).to(torch.get_default_device())
-        self.register_buffer("offsets", offsets, persistent=False)
-        self.offsets: Tensor
-
-    def forward(self, logits_BNQK: Tensor) -> Tensor:
-        return logits_BNQK + self.table[:, self.offsets]
 
 
 class UnifiedFfn(nn.Module):
@@ -243,25 +211,6 @@ class Mb4dBlock(nn.Module):
         self.ls2 = fold_layer_scale(self.ls2, self.mlp.fc2.conv)
 
 
-class TokenAttention(nn.Module):
-    """Attention on tokens with a bias table (V1, Section 3.1); q, k and v interleave per head: (B, T, C) → same."""
-
-    def __init__(self, spec: grammar.Mb3d, x: FeatureShape):
-        super().__init__()
-        self.num_heads, self.key_dim = spec.num_heads, spec.key_dim
-        self.value_dim = int(spec.value_ratio * spec.key_dim)
-        self.qkv = nn.Linear(x.channels, self.num_heads * (2 * self.key_dim + self.value_dim))
-        self.bias = BiasTable(self.num_heads, (x.height, x.width), (x.height, x.width))
-        self.proj = nn.Linear(self.num_heads * self.value_dim, x.channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        B, T, _ = x.shape
-        qkv_BNTX = self.qkv(x).reshape(B, T, self.num_heads, -1).permute(0, 2, 1, 3)
-        q_BNQD, k_BNKD, v_BNKE = qkv_BNTX.split([self.key_dim, self.key_dim, self.value_dim], dim=-1)
-        attn_BNQK = self.bias(q_BNQD @ k_BNKD.transpose(2, 3) * self.key_dim**-0.5).softmax(-1)
-        return self.proj((attn_BNQK @ v_BNKE).transpose(1, 2).reshape(B, T, -1))
-
-
 class Mb3dBlock(nn.Module):
     """MB3D (V1, Section 3.1): pre-norm attention on tokens, then an MLP on tokens or the unified FFN on the map.
 
@@ -273,7 +222,8 @@ class Mb3dBlock(nn.Module):
         dim, init = x.channels, spec.layer_scale_init
         self.grid = (x.height, x.width)
         self.norm1 = nn.LayerNorm(dim, eps=spec.norm_eps)
-        self.token_mixer = TokenAttention(spec, x)
+        values = int(spec.value_ratio * spec.key_dim)
+        self.token_mixer = TokenAttention(dim, spec.num_heads, spec.key_dim, values, self.grid)
         self.ls1 = layer_scale(dim, init, channel_dim=-1)
         self.to_map = spec.channel_mixer == "ffn"
         self.norm2 = nn.Identity() if self.to_map else nn.LayerNorm(dim, eps=spec.norm_eps)
@@ -291,7 +241,9 @@ class Mb3dBlock(nn.Module):
 
     def fuse(self) -> None:
         """Fold both layer scales into the layers before them."""
-        self.ls1 = fold_layer_scale(self.ls1, self.token_mixer.proj)
+        proj = self.token_mixer.proj
+        assert isinstance(proj, nn.Linear)
+        self.ls1 = fold_layer_scale(self.ls1, proj)
         last = self.mlp.fc2.conv if isinstance(self.mlp, UnifiedFfn) else self.mlp.fc2
         self.ls2 = fold_layer_scale(self.ls2, last)
 

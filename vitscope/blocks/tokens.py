@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import torch
 from torch import Tensor, nn
 
 from vitscope.blocks.layers import ACTS, DropPath
 
-# B batch, T tokens, C channels, N heads, D head dim
+# B batch, T tokens, C channels, N heads, D head dim, Q queries, K keys, X all of q, k and v per head
 
 
 class SelfAttention(nn.Module):
@@ -65,3 +68,59 @@ class TransformerLayer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.drop_path(self.attn(self.norm1(x)))
         return x + self.drop_path(self.mlp(self.norm2(x)))
+
+
+def grid_offsets(queries: tuple[int, int], keys: tuple[int, int], stride: int = 1) -> Tensor:
+    """For each query and key, the row of a bias table that belongs to their distance: (Q, K) of int64.
+
+    A table has a row per key position: |Δy|·W + |Δx|, with queries standing on every `stride`-th key.
+    """
+    (query_h, query_w), (key_h, key_w) = queries, keys
+
+    def axis(num_queries: int, num_keys: int) -> Tensor:
+        # On the CPU even when modules are made on the meta device, whose arithmetic takes long to load.
+        steps = torch.arange(max(num_queries * stride, num_keys), device="cpu")
+        return (steps[: num_queries * stride : stride, None] - steps[None, :num_keys]).abs()
+
+    dy, dx = axis(query_h, key_h), axis(query_w, key_w)  # (Qh, Kh), (Qw, Kw)
+    offsets = dy[:, None, :, None] * key_w + dx[None, :, None, :]  # (Qh, Qw, Kh, Kw)
+    return offsets.reshape(query_h * query_w, key_h * key_w)
+
+
+class BiasTable(nn.Module):
+    """Learned attention bias by absolute distance (LeViT, arXiv 2104.01136, Section 4): adds (N, Q, K) to logits."""
+
+    def __init__(self, num_heads: int, queries: tuple[int, int], keys: tuple[int, int], stride: int = 1):
+        super().__init__()
+        self.table = nn.Parameter(torch.zeros(num_heads, keys[0] * keys[1]))
+        offsets = grid_offsets(queries, keys, stride).to(torch.get_default_device())
+        self.register_buffer("offsets", offsets, persistent=False)
+        self.offsets: Tensor
+
+    def forward(self, logits_BNQK: Tensor) -> Tensor:
+        return logits_BNQK + self.table[:, self.offsets]
+
+
+class TokenAttention(nn.Module):
+    """Attention with a bias table on the tokens of a grid (LeViT; EfficientFormer, arXiv 2206.01191): (B, T, C) → same.
+
+    One layer makes q, k and v, which interleave per head and may differ in width; `linear` makes both layers.
+    """
+
+    def __init__(
+        self, dim: int, num_heads: int, key_dim: int, value_dim: int, grid: tuple[int, int], *,
+        linear: Callable[[int, int], nn.Module] = nn.Linear, act: str = "none",
+    ):  # fmt: skip
+        super().__init__()
+        self.num_heads, self.key_dim, self.value_dim = num_heads, key_dim, value_dim
+        self.qkv = linear(dim, num_heads * (2 * key_dim + value_dim))
+        self.bias = BiasTable(num_heads, grid, grid)
+        self.act = ACTS[act]()
+        self.proj = linear(num_heads * value_dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        B, T, _ = x.shape
+        qkv_BNTX = self.qkv(x).reshape(B, T, self.num_heads, -1).permute(0, 2, 1, 3)
+        q_BNQD, k_BNKD, v_BNKE = qkv_BNTX.split([self.key_dim, self.key_dim, self.value_dim], dim=-1)
+        attn_BNQK = self.bias(q_BNQD @ k_BNKD.transpose(2, 3) * self.key_dim**-0.5).softmax(-1)
+        return self.proj(self.act((attn_BNQK @ v_BNKE).transpose(1, 2).reshape(B, T, -1)))

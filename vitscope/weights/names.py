@@ -10,6 +10,7 @@ from vitscope.weights import (
     edgenext,
     efficientformer,
     efficientvit,
+    levit,
     mobilenet,
     mobileone,
     mobilevit,
@@ -32,6 +33,7 @@ NAMINGS: tuple[Naming, ...] = (
     *poolformer.NAMINGS,
     *swin.NAMINGS,
     *repvit.NAMINGS,
+    *levit.NAMINGS,
 )
 
 

@@ -10,6 +10,7 @@ from vitscope.spec.kinds import (
     edgevit,
     efficientformer,
     efficientvit,
+    levit,
     mobileone,
     mobilevit,
     poolformer,
@@ -31,6 +32,7 @@ KINDS: tuple[type[BlockSpec], ...] = (
     *poolformer.KINDS,
     *swin.KINDS,
     *repvit.KINDS,
+    *levit.KINDS,
 )
 
 ROLES: tuple[Role, ...] = ("stem", "downsample", "block", "head")
