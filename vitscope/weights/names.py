@@ -10,6 +10,7 @@ from vitscope.weights import (
     edgenext,
     efficientformer,
     efficientvit,
+    fastvit,
     levit,
     mobilenet,
     mobileone,
@@ -34,6 +35,7 @@ NAMINGS: tuple[Naming, ...] = (
     *swin.NAMINGS,
     *repvit.NAMINGS,
     *levit.NAMINGS,
+    *fastvit.NAMINGS,
 )
 
 

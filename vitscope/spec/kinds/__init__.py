@@ -10,6 +10,7 @@ from vitscope.spec.kinds import (
     edgevit,
     efficientformer,
     efficientvit,
+    fastvit,
     levit,
     mobileone,
     mobilevit,
@@ -33,6 +34,7 @@ KINDS: tuple[type[BlockSpec], ...] = (
     *swin.KINDS,
     *repvit.KINDS,
     *levit.KINDS,
+    *fastvit.KINDS,
 )
 
 ROLES: tuple[Role, ...] = ("stem", "downsample", "block", "head")
