@@ -17,6 +17,7 @@ from vitscope.weights import (
     mobilevit,
     poolformer,
     repvit,
+    resnet,
     swin,
     vit,
 )
@@ -36,6 +37,7 @@ NAMINGS: tuple[Naming, ...] = (
     *repvit.NAMINGS,
     *levit.NAMINGS,
     *fastvit.NAMINGS,
+    *resnet.NAMINGS,
 )
 
 

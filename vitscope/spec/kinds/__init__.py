@@ -16,6 +16,7 @@ from vitscope.spec.kinds import (
     mobilevit,
     poolformer,
     repvit,
+    resnet,
     swin,
     vit,
 )
@@ -35,6 +36,7 @@ KINDS: tuple[type[BlockSpec], ...] = (
     *repvit.KINDS,
     *levit.KINDS,
     *fastvit.KINDS,
+    *resnet.KINDS,
 )
 
 ROLES: tuple[Role, ...] = ("stem", "downsample", "block", "head")
