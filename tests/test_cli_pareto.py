@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from vitscope.cli.pareto import pareto
 from vitscope.errors import UsageError
+from vitscope.spec.value import Figure, Reported
 
 app = typer.Typer()
 app.command()(pareto)
@@ -191,7 +192,7 @@ def profile_of(latency_s, top1):
         prediction = SimpleNamespace(
             device=devices[0], latency_s=latency_s, low_s=0.0014, high_s=0.0016, status=status, reason=""
         )
-        reported = SimpleNamespace(top1=SimpleNamespace(value=top1) if top1 else None)
+        reported = Reported(source="the paper", top1=Figure(top1, str(top1)) if top1 else None)
         totals = SimpleNamespace(params=4_000_000, macs=10**9)
         return SimpleNamespace(name=model, totals=totals, predictions=(prediction,), reported=reported)
 

@@ -1,16 +1,18 @@
-"""The front itself: dominance against brute force, tables of results, filters, merging, and prototypes."""
+"""The front itself: dominance against brute force, tables of results, filters, and merging."""
 
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import vitscope
+from benchmarks.dense_columns import extended
 from vitscope.errors import UsageError
 from vitscope.pareto import Axis, FrontData, Omitted, Point, dominators, front_data, pareto_mask
-from vitscope.prototype import Candidate, parse_accuracies, place
 from vitscope.results import (
     choose,
     device_condition,
@@ -191,6 +193,29 @@ def test_several_devices_are_said():
     assert "2 devices" in front_data([table(text)]).notes[0]
 
 
+def test_the_default_y_is_the_first_accuracy_that_the_chosen_rows_give():
+    text = b"model,latency_ms,top1,miou,dataset\na,1,70,,\nb,2,,80,Cityscapes\nc,3,,40,ADE20K\n"
+    assert front_data([table(text)]).y.key == "top1"
+    data = front_data([table(text)], conditions=[parse_condition("dataset=Cityscapes")])
+    assert (data.y.key, data.dataset, [p.label for p in data.points]) == ("miou", "Cityscapes", ["b"])
+    both = front_data([table(text)], y="miou")
+    assert both.dataset is None
+    assert "2 datasets, whose mIoU does not compare" in both.notes[0]
+
+
+def test_the_shipped_table_has_its_dense_predictions_in_columns():
+    # The columns are what the script reads in the text, and the script has nothing left to do.
+    published = read_results("published")
+    path = Path(vitscope.__file__).parent / "data" / "published.csv"
+    assert extended(path.read_bytes().decode()).encode() == path.read_bytes()
+    chosen = [parse_condition(c) for c in ("dataset=Cityscapes", "device=NVIDIA Jetson AGX Orin", "source~paper")]
+    data = front_data([published], conditions=chosen)
+    assert (len(data.points), data.y.key) == (14, "miou")
+    assert [data.points[i].label.split()[0] for i in data.front] == [
+        f"EfficientViT-{v}" for v in ("B0", "B1", "L1", "L2")
+    ]
+
+
 def test_an_axis_whose_direction_nobody_knows_is_asked_for():
     text = b"model,energy,top1\na,1,70\n"
     with pytest.raises(UsageError, match=r"--x 'energy'.*--x-direction min or --x-direction max"):
@@ -325,67 +350,3 @@ def test_a_file_without_the_column_is_left_whole_and_said():
     (_, kept), notes = choose([table(), other], [device_condition("iPhone12")])
     assert len(kept.rows) == 1
     assert notes == ["other.csv has no column 'device': --device 'iPhone12' does not apply to it"]
-
-
-# ---- prototypes
-
-
-def candidate(latency_s=0.0015, low=0.0012, high=0.0018, top1=None, label="mine", status="ok") -> Candidate:
-    values = {"params": 5e6, "macs": 1e9}
-    return Candidate(f"{label}.yaml", label, "iphone12", values, latency_s, low, high, status, top1)
-
-
-@pytest.mark.parametrize(
-    ("top1", "verdict", "rival"),
-    [(76.0, "front", None), (70.5, "front", None), (70.0, "dominated", "a"), (60.0, "dominated", "a")],
-)
-def test_a_prototype_is_judged_over_its_interval(top1, verdict, rival):
-    data = place(front_data([table()]), [candidate(top1=top1)])
-    (mine,) = data.prototypes
-    found = None if mine.dominated_by is None else data.points[mine.dominated_by].label
-    assert (mine.verdict, found, mine.y, mine.size) == (verdict, rival, top1, 5e6)
-
-
-def test_an_interval_that_reaches_across_the_front_decides_nothing():
-    (mine,) = place(front_data([table()]), [candidate(high=0.0025, top1=72.0)]).prototypes
-    assert (mine.verdict, mine.low, mine.x, mine.high) == ("undecided", 0.0012, 0.0015, 0.0025)
-
-
-def test_accuracy_is_never_invented():
-    data = place(front_data([table()]), [candidate(low=0.0005, high=0.0025)])
-    (mine,) = data.prototypes
-    rivals = [i if i is None else data.points[i].label for i in (mine.to_beat_low, mine.to_beat, mine.to_beat_high)]
-    assert (mine.y, mine.verdict, mine.dominated_by, rivals) == (None, "no accuracy", None, [None, "a", "b"])
-
-
-@pytest.mark.parametrize("name", ["mine", "mine.yaml"])
-def test_accuracy_given_on_the_command_line_wins(name):
-    (mine,) = place(front_data([table()]), [candidate(top1=60.0)], parse_accuracies([f"{name}=71.5"])).prototypes
-    assert mine.y == 71.5
-
-
-def test_a_prototype_without_a_prediction_is_left_out_and_says_why():
-    data = place(front_data([table()]), [candidate(latency_s=None, status="not calibrated")])
-    assert data.prototypes == ()
-    assert data.omitted[-1].reason == "no latency_s on iphone12: not calibrated"
-
-
-def test_prototypes_do_not_move_the_front():
-    data = front_data([table()])
-    assert place(data, [candidate(latency_s=0.0001, low=0.0001, high=0.0001, top1=99.0)]).points == data.points
-
-
-def test_on_exact_costs_a_prototype_has_no_interval():
-    text = b"model,params,top1\na,1000000,60\nb,9000000,80\n"
-    (mine,) = place(front_data([table(text)], x="params"), [candidate(top1=70.0)]).prototypes
-    assert (mine.low, mine.x, mine.high, mine.verdict) == (5e6, 5e6, 5e6, "front")
-
-
-def test_what_a_profile_cannot_know():
-    text = b"model,throughput,top1\na,100,60\n"
-    with pytest.raises(UsageError, match="cannot know its throughput"):
-        place(front_data([table(text)], x="throughput"), [candidate(top1=70.0)])
-    with pytest.raises(UsageError, match="no such prototype — did you mean 'mine'"):
-        place(front_data([table()]), [candidate()], {"mien": 70.0})
-    with pytest.raises(UsageError, match="expected NAME=NUMBER"):
-        parse_accuracies(["mine=good"])

@@ -28,7 +28,7 @@ def data_of(rows: str):
 def few():
     data = data_of("alpha,F,1,70,3\nbeta,F,2,75,12\ngamma,G,2,75,\ndelta,other,4,74,40\n")
     values = {"params": 5e6, "macs": 1e9}
-    known = Candidate("known", "known", "iphone12", values, 0.0015, 0.0012, 0.0019, "ok", 72.0)
+    known = Candidate("known", "known", "iphone12", values, 0.0015, 0.0012, 0.0019, "ok", ("top1", 72.0))
     unknown = Candidate("unknown", "unknown", "iphone12", values, 0.003, 0.0025, 0.0036, "ok", None)
     return place(data, [known, unknown])
 
@@ -163,12 +163,14 @@ def test_axis_titles_carry_the_unit_on_screen(axis, largest, title):
     assert axis_title(axis, axis_unit(axis, [largest]), None) == title
 
 
-def test_an_axis_says_its_device_and_its_scale():
+def test_an_axis_says_its_device_its_dataset_and_its_scale():
     assert (
         axis_title(LATENCY, axis_unit(LATENCY, [0.001]), "iPhone 12", log=True)
         == "Latency on iPhone 12 (ms, log scale)"
     )
     assert axis_title(PARAMS, axis_unit(PARAMS, [1e6]), "iPhone 12") == "Parameters (M)"
+    miou = Axis("miou", ("miou",), "mIoU", "%", False)
+    assert axis_title(miou, axis_unit(miou, [80]), "iPhone 12", dataset="Cityscapes") == "mIoU on Cityscapes (%)"
 
 
 @pytest.mark.parametrize("log", [False, True])

@@ -10,21 +10,22 @@ from typing import Literal
 
 from vitscope.errors import UsageError
 from vitscope.results import (
+    MISSING,
     Column,
     Condition,
     ResultTable,
     choose,
     find_column,
     look_up,
-    look_up_exactly,
     numbers,
 )
 
 Duplicates = Literal["keep", "first", "best", "median"]
 
-# What an axis holds when the command line does not say: the first that every file has.
+# What an axis holds when the command line does not say: the first that every file has and some chosen row gives.
 DEFAULT_X = ("latency", "latency_p50")
 DEFAULT_Y = ("top1", "accuracy", "miou", "map")
+DENSE = ("miou", "map")  # accuracies that mean nothing without their dataset
 DEFAULT_SIZE = ("params", "macs", "artifact_bytes")
 DEFAULT_LABEL = ("model", "name", "label", "architecture")
 
@@ -104,6 +105,7 @@ class FrontData:
     prototypes: tuple[Prototype, ...]
     omitted: tuple[Omitted, ...]
     notes: tuple[str, ...]
+    dataset: str | None = None  # when all points are of one dataset
 
     @property
     def front(self) -> tuple[int, ...]:
@@ -188,8 +190,8 @@ def front_data(
     there, a cell that is no number, a direction that nobody can know, and a table in which no row has both x and y.
     """
     chosen, notes = choose(tables, conditions)
-    x_axis, x_columns = _axis(tables, _word(tables, x, DEFAULT_X, "--x"), "--x", x_minimize)
-    y_axis, y_columns = _axis(tables, _word(tables, y, DEFAULT_Y, "--y"), "--y", y_minimize)
+    x_axis, x_columns = _axis(tables, _word(chosen, x, DEFAULT_X, "--x"), "--x", x_minimize)
+    y_axis, y_columns = _axis(tables, _word(chosen, y, DEFAULT_Y, "--y"), "--y", y_minimize)
     further = [_axis(tables, *_further(word)) for word in also]
     measured = [(x_axis, x_columns), (y_axis, y_columns), *further]
     size_word = size or next((w for w in DEFAULT_SIZE if any(look_up(t, w) for t in tables)), None)
@@ -200,12 +202,13 @@ def front_data(
     points: list[Point] = []
     omitted: list[Omitted] = []
     devices: list[str] = []
+    datasets: list[str] = []
     filled = 0
     for t, table in enumerate(chosen):
         labels = _texts(table, label_columns[t])
         names = [label or row.source for label, row in zip(labels, table.rows, strict=True)]
         families = _texts(table, find_column(table, family, "--family") if family else look_up(table, "family"))
-        at = look_up_exactly(table, "device")
+        device_of, dataset_of = (_texts(table, look_up(table, name)) for name in ("device", "dataset"))
         objectives = [(axis, numbers(table, columns[t])) for axis, columns in measured]
         column = size_columns[t]
         sizes = numbers(table, column) if column else [None] * len(table.rows)
@@ -219,7 +222,8 @@ def front_data(
             if value is None and names[i] in known:
                 value, filled = known[names[i]], filled + 1
             points.append(Point(names[i], families[i], xs, ys, value, tuple(rest), row.source, len(points)))
-            devices.append(row.cells[at] if at is not None else "")
+            devices.append(device_of[i])
+            datasets.append(dataset_of[i])
     if not points:
         raise UsageError(_nothing(x_axis, y_axis, omitted))
     if filled:
@@ -230,6 +234,11 @@ def front_data(
     if len(kinds) > 1 and x_axis.unit == "s":
         notes.append(
             f"these rows are of {len(kinds)} devices, whose latencies do not compare: choose one with --device"
+        )
+    sets = sorted(set(datasets))
+    if len(sets) > 1 and y_axis.key in DENSE:
+        notes.append(
+            f"these rows are of {len(sets)} datasets, whose {y_axis.title} does not compare: choose one with --where dataset=…"
         )
     points, merged = _merge(points, duplicates, x_axis, y_axis)
     notes += merged
@@ -245,6 +254,7 @@ def front_data(
         prototypes=(),
         omitted=tuple(omitted),
         notes=tuple(notes),
+        dataset=sets[0] if len(sets) == 1 and sets[0] else None,
     )
     found = dominators([costs(data, point) for point in data.points])
     return replace(data, points=tuple(replace(p, dominated_by=d) for p, d in zip(data.points, found, strict=True)))
@@ -253,14 +263,20 @@ def front_data(
 def _word(tables: Sequence[ResultTable], word: str | None, defaults: Sequence[str], flag: str) -> str:
     if word is not None:
         return word
-    for default in defaults:
-        if all(look_up(table, default) for table in tables):
-            return default
+    present = [default for default in defaults if all(look_up(table, default) for table in tables)]
+    if present:
+        return next((default for default in present if any(_given(t, default) for t in tables)), present[0])
     columns = ", ".join(dict.fromkeys(name for table in tables for name in table.columns if name))
     where = tables[0].name if len(tables) == 1 else f"{len(tables)} files"
     raise UsageError(
         f"{where}: no column to take for {flag}, of {', '.join(defaults)}: name it with {flag}; columns: {columns}"
     )
+
+
+def _given(table: ResultTable, word: str) -> bool:
+    """Whether some row of `table` has a value for `word`."""
+    column = look_up(table, word)
+    return column is not None and any(text.casefold() not in MISSING for text in _texts(table, column))
 
 
 def _further(text: str) -> tuple[str, str, bool | None]:

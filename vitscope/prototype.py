@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from vitscope.errors import UsageError, nearest
-from vitscope.pareto import Axis, FrontData, Omitted, Prototype, Verdict, costs, dominates, dominators, signed
+from vitscope.pareto import DENSE, Axis, FrontData, Omitted, Prototype, Verdict, costs, dominates, dominators, signed
 from vitscope.results import quantity_of
+
+DATASETS = ("Cityscapes", "ADE20K", "COCO")  # of the dense figures in the shipped table
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +25,8 @@ class Candidate:
     low_s: float | None
     high_s: float | None
     status: str
-    top1: float | None
+    accuracy: tuple[str, float] | None  # what its authors report: top1, miou or map, and the percentage
+    about: str = ""  # where a dataset may be named: the network's name and the source of its figures
 
 
 def prototype_point(model: str, device: str | None) -> Candidate:
@@ -32,7 +35,8 @@ def prototype_point(model: str, device: str | None) -> Candidate:
 
     result = profile(model, devices=(device,) if device else (), by="stage")
     prediction = next(iter(result.predictions), None)
-    top1 = result.reported.top1 if result.reported else None
+    reported = result.reported
+    accuracy = reported.accuracy if reported else None
     return Candidate(
         model=model,
         label=result.name,
@@ -42,7 +46,8 @@ def prototype_point(model: str, device: str | None) -> Candidate:
         low_s=prediction.low_s if prediction else None,
         high_s=prediction.high_s if prediction else None,
         status=": ".join(filter(None, (prediction.status, prediction.reason))) if prediction else "not predicted",
-        top1=top1.value if top1 else None,
+        accuracy=(accuracy[0], accuracy[1].value) if accuracy else None,
+        about=f"{result.name} {reported.source if reported else ''}",
     )
 
 
@@ -64,8 +69,9 @@ def parse_accuracies(texts: Sequence[str]) -> dict[str, float]:
 def place(data: FrontData, candidates: Sequence[Candidate], given_y: Mapping[str, float] | None = None) -> FrontData:
     """`data` with each candidate judged against its front. One without a prediction is listed among the omitted, with its status.
 
-    Accuracy is that of `given_y` (by name or by MODEL as typed), else what the candidate's authors report as top-1 when y is
-    top-1, else unknown. Raises UsageError for an objective that a profile does not know, and for a name nobody has.
+    Accuracy is that of `given_y` (by name or by MODEL as typed), else what the candidate's authors report, when that is the
+    metric of y and is not said to be of another dataset; else unknown. Raises UsageError for an objective that a profile does
+    not know, and for a name nobody has.
     """
     given_y = given_y or {}
     names = {name for c in candidates for name in (c.label, c.model)}
@@ -91,8 +97,8 @@ def _judged(data: FrontData, candidate: Candidate, given_y: Mapping[str, float])
         low = x if candidate.low_s is None else candidate.low_s
         high = x if candidate.high_s is None else candidate.high_s
     y = given_y.get(candidate.label, given_y.get(candidate.model))
-    if y is None and data.y.key == "top1":
-        y = candidate.top1
+    if y is None and candidate.accuracy and candidate.accuracy[0] == data.y.key and not _elsewhere(data, candidate):
+        y = candidate.accuracy[1]
     if y is None and data.y.key in ("params", "macs"):
         y = _value(candidate, data.y, "--y")
     also = tuple(_value(candidate, axis, "--also") for axis in data.also)
@@ -116,6 +122,15 @@ def _judged(data: FrontData, candidate: Candidate, given_y: Mapping[str, float])
         to_beat_low=_to_beat(data, low) if y is None else None,
         to_beat_high=_to_beat(data, high) if y is None else None,
     )
+
+
+def _elsewhere(data: FrontData, candidate: Candidate) -> bool:
+    """Whether the candidate's mIoU or mAP is said to be of another dataset than the points'."""
+    if data.dataset is None or data.y.key not in DENSE:
+        return False
+    about = candidate.about.casefold()
+    named = [dataset for dataset in DATASETS if dataset.casefold() in about]
+    return bool(named) and not any(dataset.casefold() == data.dataset.casefold() for dataset in named)
 
 
 def _quantity(axis: Axis) -> str:

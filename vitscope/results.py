@@ -18,7 +18,7 @@ PUBLISHED = "published"  # the name of the table that ships with vitscope
 STDIN = "-"
 _PUBLISHED_CSV = Path(__file__).parent / "data" / "published.csv"
 _DELIMITERS = (",", ";", "\t")
-_MISSING = frozenset({"", "-", "–", "—", "?", "na", "n/a", "nan", "none", "null"})
+MISSING = frozenset({"", "-", "–", "—", "?", "na", "n/a", "nan", "none", "null"})
 _NUMBER = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
 _INFINITE = re.compile(r"[-+]?inf(?:inity)?", re.IGNORECASE)
 
@@ -188,7 +188,7 @@ def parse_number(text: str, exponent: int = 0) -> float | None:
 
     Scaled as a decimal, so that 1.1 ms is the same float as 0.0011 s. Raises ValueError for anything else.
     """
-    if text.casefold() in _MISSING:
+    if text.casefold() in MISSING:
         return None
     if _INFINITE.fullmatch(text):
         return -math.inf if text.startswith("-") else math.inf

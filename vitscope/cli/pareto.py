@@ -128,7 +128,8 @@ def pareto(
 ) -> None:
     """Show the Pareto front of a results table, and draw it.
 
-    Without --x and --y: latency and top-1 accuracy. The table goes to stdout, with what dominates each model.
+    Without --x and --y: latency, and of top-1, mIoU and mAP the first that the rows give. The table goes to stdout, with what
+    dominates each model.
 
     \b
     vitscope pareto published --device iphone12 --duplicates best -o front.svg

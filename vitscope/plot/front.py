@@ -145,7 +145,7 @@ class _Canvas:
             )
         text: dict[str, Any] = {"fontsize": 10, "color": INK, "labelpad": 6, "parse_math": False}
         axes.set_xlabel(clean(axis_title(data.x, self.x_unit, data.device, self.log_x), 90), **text)
-        axes.set_ylabel(clean(axis_title(data.y, self.y_unit, data.device)), **text)
+        axes.set_ylabel(clean(axis_title(data.y, self.y_unit, data.device, dataset=data.dataset)), **text)
         if self.title:
             axes.set_title(clean(self.title, 100), fontsize=12, color=INK, loc="left", pad=12, parse_math=False)
         axes.grid(color=GRID, linewidth=0.7, zorder=0)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from vitscope.pareto import Axis
+from vitscope.pareto import DENSE, Axis
 
 _NEAR_ZERO = 0.25  # an axis begins at zero when its lowest value is within this share of its highest
 
@@ -33,9 +33,10 @@ def axis_unit(axis: Axis, values: Sequence[float]) -> Scale:
     return Scale(1.0, axis.unit)
 
 
-def axis_title(axis: Axis, scale: Scale, device: str | None, log: bool = False) -> str:
-    """`Latency on iPhone 12 (ms, log scale)`: what, where when that is one device, and the unit."""
-    where = f" on {device}" if device and axis.unit in ("s", "img/s") else ""
+def axis_title(axis: Axis, scale: Scale, device: str | None, log: bool = False, *, dataset: str | None = None) -> str:
+    """`Latency on iPhone 12 (ms, log scale)`: what, where when that is one device (or one dataset), and the unit."""
+    place = device if axis.unit in ("s", "img/s") else dataset if axis.key in DENSE else None
+    where = f" on {place}" if place else ""
     kind = ", ".join(filter(None, (scale.unit, "log scale" if log else "")))
     return f"{axis.title}{where}" + (f" ({kind})" if kind else "")
 
