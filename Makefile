@@ -9,7 +9,7 @@ demo: $(VENV)/.installed ## install, and profile EfficientFormerV2-S1 for an iPh
 	$(BIN)/vitscope profile specs/efficientformerv2_s1.yaml --device iphone12 --by stage
 
 test: $(VENV)/.installed-dev lint types ## the whole suite
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
