@@ -6,7 +6,6 @@ from torch import Tensor, nn
 
 from vitscope.blocks.layers import ConvNormAct, DropPath
 from vitscope.blocks.reparam import ReparamConv
-from vitscope.spec.grammar import squeezed_channels
 from vitscope.spec.kinds import repvit as grammar
 from vitscope.spec.shape import FeatureShape
 
@@ -37,7 +36,7 @@ class RepVitBlock(nn.Module):
             identity="plain",
             norm_sum=True,
             norm_eps=spec.norm_eps,
-            squeezed=squeezed_channels(x.channels, spec.se_ratio, grammar.SE_DIVISOR),
+            squeezed=spec.squeezed_of(x.channels),
         )
         self.channel_mixer = ConvMlp(x.channels, spec)
         self.drop_path = DropPath()

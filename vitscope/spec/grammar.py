@@ -105,11 +105,11 @@ def hidden_channels(in_channels: int, expansion: float) -> int:
     return hidden
 
 
-def squeezed_channels(channels: int, se_ratio: float | None, divisor: int = 1) -> int | None:
-    """Channels inside a squeeze-excite: channels · se_ratio to the nearest multiple of `divisor`; None without one."""
+def squeezed_channels(channels: int, se_ratio: float | None) -> int | None:
+    """Channels inside a squeeze-excite: int(channels · se_ratio), at least one; None without one."""
     if se_ratio is None:
         return None
-    squeezed = int(channels * se_ratio + divisor / 2) // divisor * divisor if divisor > 1 else int(channels * se_ratio)
+    squeezed = int(channels * se_ratio)
     if squeezed < 1:
         raise ShapeError(f"se_ratio {se_ratio:g} of {channels} channels leaves no squeezed channel")
     return squeezed

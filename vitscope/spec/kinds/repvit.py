@@ -18,12 +18,12 @@ from vitscope.spec.grammar import (
     hidden_channels,
     need_map,
     odd,
-    squeezed_channels,
 )
+from vitscope.spec.kinds.convolution import round_channels
 from vitscope.spec.shape import FeatureShape
 
 PAPER = "RepViT, arXiv 2307.09283"
-SE_DIVISOR = 8  # squeezed channels are a multiple of it (the reference's rounding)
+SE_MULTIPLE = 8  # squeezed channels are a multiple of it (the reference's rounding)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,10 +41,13 @@ class RepVitBlock(BlockSpec):
     def __post_init__(self) -> None:
         odd("kernel", self.kernel)
 
+    def squeezed_of(self, channels: int) -> int | None:
+        """Channels inside squeeze-excite, None without it."""
+        return None if self.se_ratio is None else round_channels(channels * self.se_ratio, SE_MULTIPLE)
+
     def out_shape(self, x: FeatureShape) -> FeatureShape:
         need_map(self.kind, x)
         hidden_channels(x.channels, self.expansion)
-        squeezed_channels(x.channels, self.se_ratio, SE_DIVISOR)
         return x
 
 
