@@ -47,22 +47,6 @@ class ConvDownsample(ConvNormAct):
         )
 
 
-class ConvBlock(ConvNormAct):
-    """Convolution, norm, activation: (B, C, H, W) → (B, width, H/stride, W/stride)."""
-
-    def __init__(self, spec: grammar.ConvBlock, x: FeatureShape):
-        super().__init__(
-            x.channels,
-            spec.width,
-            spec.kernel,
-            stride=spec.stride,
-            bias=spec.bias,
-            norm=spec.norm,
-            norm_eps=spec.norm_eps,
-            act=spec.act,
-        )
-
-
 class Separable(nn.Sequential):
     """k×k depthwise, then 1×1 (MobileNetV1, arXiv 1704.04861, Section 3.1): (B, C, H, W) → (B, width, H', W')."""
 
@@ -108,7 +92,7 @@ class FusedInvertedResidual(nn.Module):
         hidden = int(x.channels * spec.expansion)
         options = {"bias": spec.bias, "norm": spec.norm, "norm_eps": spec.norm_eps}
         self.expand = ConvNormAct(x.channels, hidden, spec.kernel, stride=spec.stride, act=spec.act, **options)
-        self.project = ConvNormAct(hidden, spec.width, spec.project_kernel, **options)
+        self.project = ConvNormAct(hidden, spec.width, spec.project_kernel, act=spec.project_act, **options)
         self.drop_path = DropPath()
         self.has_residual = spec.stride == 1 and spec.width == x.channels
 
@@ -233,7 +217,6 @@ class ConvClassifier(nn.Module):
 BLOCKS = {
     grammar.ConvStem: ConvStem,
     grammar.ConvDownsample: ConvDownsample,
-    grammar.ConvBlock: ConvBlock,
     grammar.Separable: Separable,
     grammar.InvertedResidual: InvertedResidual,
     grammar.MbConv: InvertedResidual,

@@ -19,6 +19,7 @@ from vitscope.weights import (
     repvit,
     resnet,
     swin,
+    universal,
     vit,
 )
 from vitscope.weights.naming import Naming
@@ -38,6 +39,7 @@ NAMINGS: tuple[Naming, ...] = (
     *levit.NAMINGS,
     *fastvit.NAMINGS,
     *resnet.NAMINGS,
+    *universal.NAMINGS,
 )
 
 

@@ -16,9 +16,10 @@ from vitscope.spec.kinds import (
     mobilevit,
     poolformer,
     repvit,
-    segformer,
     resnet,
+    segformer,
     swin,
+    universal,
     vit,
 )
 
@@ -39,6 +40,7 @@ KINDS: tuple[type[BlockSpec], ...] = (
     *levit.KINDS,
     *fastvit.KINDS,
     *resnet.KINDS,
+    *universal.KINDS,
 )
 
 ROLES: tuple[Role, ...] = ("stem", "downsample", "block", "head")

@@ -103,15 +103,15 @@ class ConvDownsample(BlockSpec):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ConvBlock(BlockSpec):
-    """A k×k convolution with norm and activation, without a residual."""
+class Separable(BlockSpec):
+    """Depthwise k×k, then 1×1, each with norm and activation, without a residual."""
 
-    kind: ClassVar[str] = "conv_block"
-    source: ClassVar[str] = "MobileNetV4, arXiv 2404.10518, Appendix (Conv2D rows of the tables)"
+    kind: ClassVar[str] = "separable"
+    source: ClassVar[str] = "MobileNetV1, arXiv 1704.04861, Section 3.1"
     width: Width
     kernel: Kernel = 3
     stride: Stride = 1
-    act: ActField = "relu"
+    act: ActField = "relu6"
     norm: NormField = "bn"
     norm_eps: NormEps = 1e-5
     bias: Bias = False
@@ -122,15 +122,6 @@ class ConvBlock(BlockSpec):
     def out_shape(self, x: FeatureShape) -> FeatureShape:
         need_map(self.kind, x)
         return x.strided(self.width, self.stride)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Separable(ConvBlock):
-    """Depthwise k×k, then 1×1, each with norm and activation, without a residual."""
-
-    kind: ClassVar[str] = "separable"
-    source: ClassVar[str] = "MobileNetV1, arXiv 1704.04861, Section 3.1"
-    act: ActField = "relu6"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -211,6 +202,7 @@ class FusedInvertedResidual(BlockSpec):
     expansion: Expansion = 4.0
     kernel: Kernel = 3
     project_kernel: Annotated[int, Field(strict=True, ge=1, le=63, description="side of the projection, odd")] = 1
+    project_act: Annotated[Act, Field(description="activation after the projection")] = "none"
     stride: Stride = 1
     act: ActField = "silu"
     norm: NormField = "bn"
@@ -302,7 +294,6 @@ class ConvClassifier(BlockSpec):
 KINDS: tuple[type[BlockSpec], ...] = (
     ConvStem,
     ConvDownsample,
-    ConvBlock,
     Separable,
     InvertedResidual,
     MbConv,
