@@ -19,7 +19,6 @@ from vitscope.weights import (
     repvit,
     resnet,
     swin,
-    universal,
     vit,
 )
 from vitscope.weights.naming import Naming
@@ -39,7 +38,6 @@ NAMINGS: tuple[Naming, ...] = (
     *levit.NAMINGS,
     *fastvit.NAMINGS,
     *resnet.NAMINGS,
-    *universal.NAMINGS,
 )
 
 
