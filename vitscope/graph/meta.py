@@ -163,6 +163,14 @@ def _upsample(x: Tensor, size: Sequence[int], *_: Any) -> Tensor | None:
     return x.new_empty((*x.shape[:2], *size)) if x.dim() == 4 and size and x.is_contiguous() else None
 
 
+def _pixel_shuffle(x: Tensor, factor: int) -> Tensor | None:
+    # (B, C·f², H, W) -> (B, C, H·f, W·f)
+    if x.dim() != 4 or factor < 1 or x.shape[1] % factor**2 or not x.is_contiguous():
+        return None
+    B, channels, H, W = x.shape
+    return x.new_empty((B, channels // factor**2, H * factor, W * factor))
+
+
 SHORTCUTS: dict[str, Callable[..., Any]] = {
     "convolution": _convolution,
     "native_batch_norm": _batch_norm,
@@ -191,6 +199,7 @@ SHORTCUTS: dict[str, Callable[..., Any]] = {
     "upsample_bilinear2d": _upsample,
     "upsample_bicubic2d": _upsample,
     "upsample_nearest2d": _upsample,
+    "pixel_shuffle": _pixel_shuffle,
 }
 
 
