@@ -18,8 +18,9 @@ from vitscope.weights.naming import our_names
 
 NAME = "swin_tiny_patch4_window7_224"
 
-# At 256×192 the window divides no map; at 100×132 every merging fills up; at 28×224 one side is a window and no more.
-SIZES = [(224, 224), (256, 192), (100, 132), (28, 224), (64, 96)]
+# At 256×192 the window divides no map; at 100×132 every merging fills up; at 28×224 one side is a window and no more; at 65×99
+# pixels are left over.
+SIZES = [(224, 224), (256, 192), (100, 132), (28, 224), (65, 99)]
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -142,7 +143,7 @@ def test_the_authors_names_are_read() -> None:
 @pytest.mark.parametrize(
     ("settings", "size", "text"),
     [
-        ((), (230, 224), "patch 4 does not divide the 230×224 map that arrives here"),
+        ((), (3, 224), "patch_embed takes patches of 4×4, but a 3×224 map arrives"),
         (("stages.0.shift=7",), None, "shift 7 is not smaller than the window of 7"),
         (("stages.1.num_heads=7",), None, "7 heads do not divide 192 channels"),
         (("stem={block: patch_stem, width: 96}",), None, "swin needs tokens, but the block before it puts out a"),

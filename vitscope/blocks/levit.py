@@ -106,8 +106,8 @@ class LevitDownsample(nn.Module):
 
 
 def as_tokens(x: Tensor) -> Tensor:
-    """A map as tokens, by rows: (B, C, H, W) → (B, T, C). Tokens stay."""
-    return x.flatten(2).transpose(1, 2) if x.dim() == 4 else x
+    """A map as tokens, by rows, in memory too: (B, C, H, W) → (B, T, C). Tokens stay."""
+    return x.flatten(2).transpose(1, 2).contiguous() if x.dim() == 4 else x
 
 
 BLOCKS = {grammar.Levit: LevitBlock, grammar.LevitDownsample: LevitDownsample}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
@@ -17,9 +17,9 @@ from vitscope.spec.grammar import (
     Role,
     Width,
     hidden_channels,
-    need_map,
     need_pairs,
 )
+from vitscope.spec.kinds.convnext import patches
 from vitscope.spec.shape import FeatureShape
 
 VIT = "ViT, arXiv 2010.11929"
@@ -29,7 +29,10 @@ Patch = Annotated[int, Field(strict=True, ge=1, le=256, description="side of a p
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PatchEmbed(BlockSpec):
-    """Patches cut without overlap, each projected to a token; class tokens in front, learned positions added."""
+    """Patches cut without overlap, each projected to a token; class tokens in front, learned positions added.
+
+    Pixels that fill no patch, at the far borders, are dropped.
+    """
 
     kind: ClassVar[str] = "patch_embed"
     role: ClassVar[Role] = "stem"
@@ -46,12 +49,8 @@ class PatchEmbed(BlockSpec):
     norm_eps: NormEps = 1e-6
 
     def out_shape(self, x: FeatureShape) -> FeatureShape:
-        need_map(self.kind, x)
-        if x.height % self.patch or x.width % self.patch:
-            raise ShapeError(f"patch {self.patch} does not divide the {x.height}×{x.width} map that arrives here")
-        return FeatureShape(
-            self.width, x.height // self.patch, x.width // self.patch, tokens=True, prefix=self.class_tokens
-        )
+        grid = patches(self.kind, x, self.width, self.patch)
+        return replace(grid, tokens=True, prefix=self.class_tokens)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
