@@ -228,6 +228,16 @@ def test_a_network_of_the_zoo_as_prototype(results):
     assert 0 < mine["low"] <= mine["latency_s"] <= mine["high"]
 
 
+def test_a_device_that_nobody_predicts_for_may_choose_the_rows_of_exact_costs():
+    chosen = ("--device", "NVIDIA A100", "--where", "dataset=ADE20K", "--x", "params", "--y", "miou")
+    document = json.loads(done("published", *chosen, "--add", "efficientformerv2_s0", "--json").stdout)
+    (mine,) = document["predicted"]
+    assert (document["device"], mine["device"], mine["verdict"]) == ("NVIDIA A100", None, "no accuracy")
+    assert "unknown device 'NVIDIA A100'" in refused(
+        *chosen[:2], "published", "--x", "latency", "--y", "top1", "--add", "x"
+    )
+
+
 def test_no_torch_is_loaded(results):
     code = (
         "import sys, typer; from vitscope.cli.pareto import pareto; app = typer.Typer(); app.command()(pareto)\n"

@@ -220,7 +220,9 @@ def _with_prototypes(data: FrontData, models: list[str], accuracies: list[str], 
     if data.x.key == "latency_s" and device is None:
         raise UsageError("--add: latency of which device? Name the predictor with --device NAME")
     given = parse_accuracies(accuracies)
-    return place(data, [prototype_point(model, device) for model in models], given)
+    # Where no axis is a latency there is nothing to predict, and the device may be one that only the table knows.
+    is_predicted = any(axis.key == "latency_s" for axis in (data.x, data.y, *data.also))
+    return place(data, [prototype_point(model, device if is_predicted else None) for model in models], given)
 
 
 def _table_text(data: FrontData, suffix: str) -> str:
