@@ -48,7 +48,7 @@ def _batch_norm(
 def _layer_norm(
     x: Tensor, normalized: Sequence[int], weight: Any, bias: Any, eps: float
 ) -> tuple[Tensor, Tensor, Tensor] | None:
-    if not x.is_contiguous() or tuple(x.shape[-len(normalized) :]) != tuple(normalized):
+    if tuple(x.shape[-len(normalized) :]) != tuple(normalized):
         return None
     return x.new_empty(x.shape), x.new_empty(0), x.new_empty(0)
 
@@ -63,24 +63,44 @@ def _group_norm(
     return x.new_empty(x.shape), x.new_empty((batch, groups)), x.new_empty((batch, groups))
 
 
+def _like(x: Tensor) -> Tensor | None:
+    """What an elementwise operation makes of `x`: its sides in the order that they have in memory, without gaps."""
+    if x.is_contiguous():
+        return x.new_empty(x.shape)
+    order = sorted(range(x.dim()), key=lambda i: x.stride(i))
+    wide = [i for i in order if x.shape[i] != 1]
+    if len({x.stride(i) for i in wide}) < len(wide) or any(x.stride(i) == 0 for i in wide):
+        return None  # overlapping
+    strides, expected = [0] * x.dim(), 1
+    for i in order:
+        strides[i] = expected
+        expected *= x.shape[i]
+    return x.new_empty_strided(x.shape, strides)
+
+
 def _same(x: Tensor, *_: Any, **__: Any) -> Tensor | None:
-    return x.new_empty(x.shape) if x.is_contiguous() and x.is_floating_point() else None
+    return _like(x) if x.is_floating_point() else None
 
 
 def _softmax(x: Tensor, dim: int, half_to_float: bool = False) -> Tensor | None:
-    return _same(x) if not half_to_float and -x.dim() <= dim < x.dim() else None
+    if half_to_float or not x.is_floating_point() or not -x.dim() <= dim < x.dim():
+        return None
+    return x.new_empty(x.shape)
 
 
 def _binary(x: Any, y: Any, **kwargs: Any) -> Tensor | None:
     """Elementwise with broadcasting; a Python number joins any tensor."""
-    if not isinstance(x, Tensor) or kwargs or not x.is_floating_point() or not x.is_contiguous():
+    if not isinstance(x, Tensor) or kwargs or not x.is_floating_point():
         return None
     if isinstance(y, Tensor):
-        if y.dtype != x.dtype or not y.is_contiguous() or y.device != x.device:
+        if y.dtype != x.dtype or y.device != x.device:
             return None
         shape = _broadcast(tuple(x.shape), tuple(y.shape))
-        return None if shape is None else x.new_empty(shape)
-    return x.new_empty(x.shape) if isinstance(y, (int, float)) else None
+        if x.is_contiguous() and y.is_contiguous():
+            return None if shape is None else x.new_empty(shape)
+        # Where x fills the result, its sides are laid out in x's order.
+        return _like(x) if shape == tuple(x.shape) else None
+    return _like(x) if isinstance(y, (int, float)) else None
 
 
 def _broadcast(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, ...] | None:
@@ -118,6 +138,17 @@ def _bmm(x: Tensor, y: Tensor) -> Tensor | None:
     if x.dim() != 3 or y.dim() != 3 or x.shape[0] != y.shape[0] or x.shape[2] != y.shape[1] or x.dtype != y.dtype:
         return None
     return x.new_empty((x.shape[0], x.shape[1], y.shape[2]))
+
+
+def _cat(parts: Sequence[Tensor], dim: int = 0) -> Tensor | None:
+    first = parts[0]
+    if not -first.dim() <= dim < first.dim() or any(not part.is_contiguous() for part in parts):
+        return None
+    dim %= first.dim()
+    others = {(part.dtype, tuple(part.shape[:dim]), tuple(part.shape[dim + 1 :])) for part in parts}
+    if len(others) > 1 or any(not part.is_meta or part.dim() != first.dim() for part in parts):
+        return None
+    return first.new_empty((*first.shape[:dim], sum(part.shape[dim] for part in parts), *first.shape[dim + 1 :]))
 
 
 def _clone(x: Tensor, *, memory_format: Any = None) -> Tensor | None:
@@ -193,6 +224,7 @@ SHORTCUTS: dict[str, Callable[..., Any]] = {
     "mm": _mm,
     "addmm": _addmm,
     "bmm": _bmm,
+    "cat": _cat,
     "clone": _clone,
     "index": _index,
     "avg_pool2d": _avg_pool2d,
@@ -206,7 +238,8 @@ SHORTCUTS: dict[str, Callable[..., Any]] = {
 def run(func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """What `func` returns for these arguments, by shortcut where one knows them."""
     shortcut = SHORTCUTS.get(name)
-    if shortcut is not None and isinstance(args[0], Tensor) and args[0].is_meta and "out" not in kwargs:
+    first = args[0][0] if args and isinstance(args[0], (list, tuple)) and args[0] else args[0] if args else None
+    if shortcut is not None and isinstance(first, Tensor) and first.is_meta and "out" not in kwargs:
         result = shortcut(*args, **kwargs)
         if result is not None:
             return result
