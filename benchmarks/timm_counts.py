@@ -190,7 +190,7 @@ def table(lines: list[Line]) -> str:
         "halved, and `sum(p.numel() for p in model.parameters())`. The smallest models of every module of timm.",
         "",
         f"**{len(equal)} of {len(lines)} models in {len({line.family for line in lines})} families: parameters and MACs equal "
-        f"as integers.** {len(different)} differ, each with its cause; {len(failed)} could not be built or run.",
+        f"as integers.** {_rest(different, failed)}",
         "",
     ]
     if different or failed:
@@ -208,6 +208,12 @@ def table(lines: list[Line]) -> str:
         if not x.error
     ]
     return "\n".join(text) + "\n"
+
+
+def _rest(different: list[Line], failed: list[Line]) -> str:
+    if not different and not failed:
+        return "None differs, and no operation of theirs is unknown."
+    return f"{len(different)} differ, each with its cause below; {len(failed)} could not be built or run."
 
 
 def main() -> None:

@@ -72,11 +72,12 @@ MACS: dict[str, MacFormula] = {
 FREE: dict[OpClass, frozenset[str]] = {
     "norm": frozenset({
         "native_batch_norm", "_native_batch_norm_legit_no_training", "native_layer_norm", "native_group_norm",
-        "linalg_vector_norm", "_fused_rms_norm",
+        "linalg_vector_norm", "_fused_rms_norm", "_weight_norm_interface",
     }),
     "activation": frozenset({
         "relu", "hardtanh", "gelu", "silu", "hardswish", "hardsigmoid", "sigmoid", "tanh", "leaky_relu", "elu", "mish",
-        "softplus", "_prelu_kernel", "relu6", "celu", "erf", "log_sigmoid_forward",
+        "softplus", "glu", "hardshrink", "softshrink", "threshold", "_prelu_kernel", "relu6", "celu", "erf",
+        "log_sigmoid_forward",
     }),
     "softmax": frozenset({"_softmax", "_safe_softmax", "_log_softmax"}),
     "pool": frozenset({
@@ -95,14 +96,15 @@ FREE: dict[OpClass, frozenset[str]] = {
         "bitwise_or", "bitwise_not", "floor", "ceil", "round", "floor_divide", "remainder", "fmod", "sign", "square",
         "log1p", "expm1", "log2", "exp2", "atan2", "isinf", "isnan", "special_expit", "dropout", "native_dropout",
         "bernoulli", "tril", "triu", "bitwise_xor", "sgn", "heaviside", "nan_to_num", "asin", "acos", "atan", "tan",
-        "trunc", "frac", "signbit", "xlogy", "isfinite",
+        "trunc", "complex", "polar", "hypot", "log10", "sinh", "cosh", "erfc", "bitwise_left_shift", "bitwise_right_shift",
+        "frac", "signbit", "xlogy", "isfinite",
     }),
     "reduce": frozenset({
         "mean", "sum", "amax", "amin", "max", "min", "var", "var_mean", "std", "std_mean", "argmax", "argmin",
-        "cumsum", "prod", "topk", "sort", "any", "all", "norm", "cumprod", "logsumexp",
+        "cumsum", "prod", "topk", "sort", "any", "all", "norm", "cumprod", "logsumexp", "aminmax", "median", "count_nonzero",
     }),
     "copy": frozenset({
-        "clone", "cat", "stack", "constant_pad_nd", "reflection_pad2d", "replication_pad2d", "roll", "_to_copy", "copy",
+        "clone", "zero", "cat", "stack", "constant_pad_nd", "reflection_pad2d", "replication_pad2d", "roll", "_to_copy", "copy",
         "contiguous", "repeat", "flip", "im2col", "col2im", "channel_shuffle", "native_channel_shuffle", "fill",
         "_reshape_copy", "repeat_interleave", "pad", "rot90",
     }),
