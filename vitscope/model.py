@@ -30,6 +30,8 @@ class Stage(nn.Module):
 
 def _call(module: nn.Module, x: Any) -> Any:
     """`module` on one tensor, or on the several that flow side by side."""
+    if isinstance(module, nn.Identity):  # which takes one tensor alone
+        return x
     return module(*x) if isinstance(x, tuple) else module(x)
 
 
