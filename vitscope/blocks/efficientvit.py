@@ -16,7 +16,7 @@ from vitscope.spec.shape import FeatureShape
 
 
 def linear_attention(q_BNDT: Tensor, k_BNDT: Tensor, v_BNDT: Tensor, eps: float) -> Tensor:
-    """ReLU linear attention (Section 3.1, Equation 2), keys times values first, so that cost grows with T: → (B, N, D, T).
+    """ReLU linear attention (Section 3.1), keys times values first, so that cost grows with T: → (B, N, D, T).
 
     A row of ones under v makes the denominator, Σ q·k, in the same two products. Half precision would overflow in it.
     """
@@ -55,7 +55,7 @@ class MultiScaleAttention(nn.Module):
 
 
 class EfficientVitBlock(nn.Module):
-    """Residual multi-scale linear attention, residual inverted residual (Figure 2, right): (B, C, H, W) → same."""
+    """Residual multi-scale linear attention, residual inverted residual (Section 3.1): (B, C, H, W) → same."""
 
     def __init__(self, spec: grammar.EfficientVit, x: FeatureShape):
         super().__init__()
@@ -94,7 +94,7 @@ def resized(x: Tensor, grid: tuple[int, int], mode: str) -> Tensor:
 
 
 class Fusion(nn.Module):
-    """Three stages projected, resized and added, then residual blocks (Figure 2, left): maps → (B, width, *grid)."""
+    """Three stages projected, resized and added, then residual blocks (Section 3.2): maps → (B, width, *grid)."""
 
     def __init__(self, spec: grammar.Fusion, x: tuple[FeatureShape, ...]):
         super().__init__()
@@ -142,7 +142,7 @@ class EfficientVitSegmentation(Fusion):
 
 
 class SamNeck(Fusion):
-    """SAM's image embedding (arXiv 2402.05008, Section 3.1): three maps → (B, width, side, side)."""
+    """SAM's image embedding (arXiv 2402.05008): three maps → (B, width, side, side)."""
 
     def __init__(self, spec: grammar.SamNeck, x: tuple[FeatureShape, ...]):
         super().__init__(spec, x)

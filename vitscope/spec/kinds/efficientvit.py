@@ -137,7 +137,7 @@ class SamNeck(Fusion):
     """The last three stages fused on a fixed grid, residual blocks, 1×1, LayerNorm: the embedding that SAM decodes."""
 
     kind: ClassVar[str] = "sam_neck"
-    source: ClassVar[str] = "EfficientViT-SAM, arXiv 2402.05008, Section 3.1"
+    source: ClassVar[str] = "EfficientViT-SAM, arXiv 2402.05008"
     fused: Annotated[
         bool, Field(strict=True, description="fused inverted residuals in place of inverted residuals")
     ] = True
@@ -157,7 +157,7 @@ class EfficientVitUpscaler(Fusion):
     """The last three stages fused on the grid of the finest, residual blocks, 1×1 and pixel shuffle to an image."""
 
     kind: ClassVar[str] = "efficientvit_upscaler"
-    source: ClassVar[str] = f"{PAPER}, Section 4.3"
+    source: ClassVar[str] = f"{PAPER}; the output layer is our choice"
     upscale: Annotated[
         int, Field(strict=True, ge=1, le=128, description="sides of the image put out / sides of the finest stage")
     ]
