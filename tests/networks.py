@@ -12,6 +12,7 @@ from vitscope.graph.record import Graph
 from vitscope.graph.trace import trace
 from vitscope.model import Model, build
 from vitscope.spec import load_spec
+from vitscope.spec.zoo import zoo_names
 
 # Learned tokens, positions and attention biases, by their names in timm and here
 TABLES = {"attention_biases", "table", "relative_position_bias_table", "cls_token", "dist_token", "pos_embed"}
@@ -26,6 +27,10 @@ class Calls(nn.Module):
 
     def forward(self, *inputs: Tensor) -> Any:
         return self.function(*self.layers, *inputs)
+
+
+# The networks that every part of vitscope is proven on; each later family has its own file in tests/families.
+FOUNDERS = tuple(name for name in zoo_names() if name.startswith(("efficientformer", "mobilenetv2_")))
 
 
 def zoo_model(name: str, resolution: tuple[int, int] | None = None, overrides: tuple[str, ...] = ()) -> Model:

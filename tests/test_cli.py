@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from vitscope.cli import app, main
-from vitscope.spec.kinds import KINDS
+from vitscope.spec.kinds import KINDS, ROLES
 
 S1 = "efficientformerv2_s1"
 COMMANDS = {"profile", "compare", "pareto", "zoo", "validate", "schema", "devices"}
@@ -61,12 +61,66 @@ def test_flags_are_frozen():
 
 
 def test_block_kinds_are_frozen():
-    assert {(kind.role, kind.kind) for kind in KINDS} == {
-        ("stem", "conv_stem"), ("downsample", "conv"), ("downsample", "dual_path"), ("block", "ffn"),
-        ("block", "attention"), ("block", "stride_attention"), ("block", "mb4d"), ("block", "mb3d"),
-        ("block", "inverted_residual"), ("head", "classifier"), ("head", "distilled_classifier"),
-        ("head", "conv_classifier"),
-    }  # fmt: skip
+    found = {role: {kind.kind for kind in KINDS if kind.role == role} for role in ROLES}
+    assert found == {
+        "stem": {"conv_stem", "mobileone_stem", "patch_embed", "patch_stem", "pool_stem"},
+        "downsample": {
+            "conv",
+            "conv_norm",
+            "dual_path",
+            "large_kernel",
+            "levit_downsample",
+            "norm_conv",
+            "patch_merging",
+            "repvit_downsample",
+        },
+        "block": {
+            "attention",
+            "bottleneck",
+            "convnext_block",
+            "edgevit",
+            "efficientvit",
+            "fastvit_attention",
+            "ffn",
+            "fused_inverted_residual",
+            "global_tokens",
+            "inverted_residual",
+            "levit",
+            "lite_bottleneck",
+            "mb3d",
+            "mb4d",
+            "mbconv",
+            "mobile_former",
+            "mobileone",
+            "mobilevit",
+            "mobilevitv2",
+            "norm",
+            "poolformer",
+            "repmixer",
+            "repvit",
+            "sdta",
+            "segformer",
+            "segnext",
+            "separable",
+            "stride_attention",
+            "swin",
+            "transformer",
+            "uib",
+        },
+        "head": {
+            "classifier",
+            "conv_classifier",
+            "distilled_classifier",
+            "efficientvit_classifier",
+            "efficientvit_segmentation",
+            "efficientvit_upscaler",
+            "gated_conv_classifier",
+            "light_ham",
+            "mobile_former_classifier",
+            "sam_neck",
+            "segformer_head",
+        },
+    }
 
 
 def test_json_keys_are_frozen(capsys):

@@ -5,13 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from networks import images, randomise, relative_error, zoo_graph, zoo_model
+from networks import FOUNDERS, images, randomise, relative_error, zoo_graph, zoo_model
 from torch import Tensor, nn
 
 from vitscope.blocks.layers import DropPath
 from vitscope.model import build, fuse, fuse_in_place
 from vitscope.spec import load_spec
-from vitscope.spec.zoo import zoo_names
 
 # V1 and the first rungs of the ladder have bias tables for one size alone, which build() makes for any size.
 LARGE = {"efficientformer_l7", "efficientformer_l3", "efficientformerv2_l"}
@@ -43,7 +42,7 @@ def num_params(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters())
 
 
-@pytest.mark.parametrize("name", zoo_names())
+@pytest.mark.parametrize("name", FOUNDERS)
 def test_fuse_keeps_the_outputs(name: str) -> None:
     model = zoo_model(name)
     randomise(model)
@@ -59,11 +58,11 @@ def test_fuse_keeps_the_outputs(name: str) -> None:
 
 
 def test_every_published_deploy_count_is_tested() -> None:
-    assert DEPLOY_PARAMS.keys() <= set(zoo_names())
-    assert {n for n in zoo_names() if "ladder" not in n} == DEPLOY_PARAMS.keys()
+    assert DEPLOY_PARAMS.keys() <= set(FOUNDERS)
+    assert {n for n in FOUNDERS if "ladder" not in n} == DEPLOY_PARAMS.keys()
 
 
-@pytest.mark.parametrize("name", zoo_names())
+@pytest.mark.parametrize("name", FOUNDERS)
 def test_fuse_on_meta_has_the_same_parameters_as_with_values(name: str) -> None:
     # Costs of the deploy form are counted on the meta device; layers must change there as they do on the CPU.
     with torch.device("meta"):
@@ -80,7 +79,7 @@ def test_fuse_twice_is_fuse_once(name: str) -> None:
     assert all(torch.equal(a, b) for a, b in zip(fused.parameters(), again.parameters(), strict=True))
 
 
-@pytest.mark.parametrize("name", [name for name in zoo_names() if name not in LARGE])
+@pytest.mark.parametrize("name", [name for name in FOUNDERS if name not in LARGE])
 @pytest.mark.parametrize("size", [(192, 192), (256, 224)])
 def test_other_input_sizes(name: str, size: tuple[int, int]) -> None:
     model = zoo_model(name, size)
@@ -98,7 +97,7 @@ def loss(outputs: Tensor | tuple[Tensor, Tensor], labels: Tensor) -> Tensor:
     return sum((F.cross_entropy(head, labels) for head in heads), torch.zeros(())) / len(heads)
 
 
-@pytest.mark.parametrize("name", [name for name in zoo_names() if name not in LARGE])
+@pytest.mark.parametrize("name", [name for name in FOUNDERS if name not in LARGE])
 def test_one_step_of_training_reaches_every_parameter(name: str) -> None:
     torch.manual_seed(0)
     model = build(load_spec(name))

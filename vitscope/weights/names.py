@@ -33,8 +33,8 @@ NAMINGS: tuple[Naming, ...] = (
     *edgenext.NAMINGS,  # before ConvNeXt, whose marks its networks bear too
     *convnext.NAMINGS,
     *poolformer.NAMINGS,
-    *swin.NAMINGS,
     *repvit.NAMINGS,
+    *swin.NAMINGS,
     *levit.NAMINGS,
     *fastvit.NAMINGS,
     *resnet.NAMINGS,
