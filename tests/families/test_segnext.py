@@ -122,7 +122,9 @@ def test_counts(name: str, params: int, core: int, total: int, widths: tuple[int
 
 
 @pytest.mark.parametrize(("name", "params", "core", "total", "widths"), [row[:5] for row in TABLE], ids=NAMES)
-def test_segnext_t_cityscapes_and_segnext_s_cityscapes(name: str, params: int, core: int, total: int, widths: tuple[int, ...]) -> None:
+def test_segnext_t_cityscapes_and_segnext_s_cityscapes(
+    name: str, params: int, core: int, total: int, widths: tuple[int, ...]
+) -> None:
     # No attention among positions: eight times those of 512×512 are eight times the work.
     graph = zoo_graph(name.replace("ade20k", "cityscapes"))
     assert part(graph) == (total - 131 * 257, 8 * core + head_macs(widths, 19, 128 * 256))

@@ -46,7 +46,9 @@ def fields_of(draw: st.DrawFn, kind: type[BlockSpec], leave_out: tuple[str, ...]
         elif doc.takes == "true or false":
             given[doc.name] = draw(st.booleans())
         elif doc.name in _NUMBERS:
-            given[doc.name] = draw(st.sampled_from(_NUMBERS[doc.name]))
+            whole = doc.takes.startswith("a whole number")
+            values = [v for v in _NUMBERS[doc.name] if not whole or (isinstance(v, int) and v >= 1)]
+            given[doc.name] = draw(st.sampled_from(values))
         elif doc.is_required and (low := re.match(r"a whole number from (\d+)", doc.takes)):
             given[doc.name] = int(low[1]) + draw(st.sampled_from([0, 7, 15]))
     return given
@@ -74,11 +76,13 @@ def stages(draw: st.DrawFn, arrives: int) -> dict[str, Any]:
             stage[name] = [value if name in field_docs(kind) else None for kind in used]
         else:
             stage[name] = value
+    down = None
     if width != arrives or draw(st.booleans()):
         down = draw(st.sampled_from(kinds_of("downsample")))
         is_short = not needs_fields(down) and draw(st.booleans())
         stage["downsample"] = down.kind if is_short else {"block": down.kind, **draw(fields_of(down))}
-    if ("downsample" in stage or used[0].kind == "inverted_residual") and draw(st.booleans()):
+    opens = down if "downsample" in stage else used[0]
+    if "stride" in field_docs(opens) and draw(st.booleans()):
         stage["stride"] = draw(st.integers(1, 3))
     return stage
 

@@ -98,7 +98,7 @@ def test_what_the_grammar_makes_is_valid(document: dict[str, Any]) -> None:
         ("block: ffn}", "block: ffn, blocks: [ffn]}"),
         ("block: ffn}", "block: ffn, expanson: 4}"),
         ("block: ffn}", "block: ffn, num_heads: 4}"),
-        ("block: ffn}", "block: ffn, kernel: 4}"),
+        ("block: ffn}", "block: ffn, kernel: -4}"),
         ("block: ffn}", "block: ffn, expansion: '4'}"),
         ("block: ffn}", "block: ffn, expansion: [4, '3']}"),
         ("block: ffn}", "block: ffn, act: gleu}"),

@@ -63,16 +63,24 @@ def _cure(spec: Spec) -> str:
 
 
 def _working_sizes(spec: Spec) -> list[tuple[int, int]]:
-    """The nearest smaller and larger input, both sides changed alike, that every block takes."""
+    """The nearest smaller and larger input that every block takes: both sides changed alike, or each for itself."""
     channels, height, width = spec.input
     reach = min(_SEARCH_PIXELS, _SEARCH_BLOCKS // (2 + sum(len(stage.blocks) + 1 for stage in spec.stages)))
+
+    def works(h: int, w: int) -> bool:
+        return min(h, w) >= 1 and not flow_with_misfits(replace(spec, input=(channels, h, w)))[1]
+
+    def nearest(h: int, w: int, direction: int, first: int) -> tuple[int, int] | None:
+        sizes = ((h + direction * step, w + direction * step) for step in range(first, reach + 1))
+        return next((size for size in sizes if works(*size)), None)
+
     found = []
     for direction in (-1, 1):
-        for step in range(1, reach + 1):
-            h, w = height + direction * step, width + direction * step
-            if min(h, w) < 1:
-                break
-            if not flow_with_misfits(replace(spec, input=(channels, h, w)))[1]:
-                found.append((h, w))
-                break
+        size = nearest(height, width, direction, 1)
+        if size is None:  # the sides need different cures: each takes that of a square
+            squares = [nearest(side, side, direction, 0) for side in (height, width)]
+            if squares[0] is not None and squares[1] is not None and works(squares[0][0], squares[1][0]):
+                size = (squares[0][0], squares[1][0])
+        if size is not None:
+            found.append(size)
     return found

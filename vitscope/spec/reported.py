@@ -74,7 +74,7 @@ def reported_of(raw: Any, problem: Callable[[Path, str], None]) -> Reported | No
         top1=figure((*path, "top1"), raw.get("top1"), _percent),
         miou=figure((*path, "miou"), raw.get("miou"), _percent),
         map=figure((*path, "map"), raw.get("map"), _percent),
-        latency=tuple(times),
+        latency=tuple(sorted(times, key=lambda time: time[0])),
         differs=_causes(raw, path, problem),
         **chosen,
     )
@@ -96,7 +96,7 @@ def _causes(raw: dict[Any, Any], path: Path, problem: Callable[[Path, str], None
             problem((*path, "differs", key), f"the cause of a difference expects a text, got {shown(cause)}")
         else:
             causes.append((key, " ".join(cause.split())))
-    return tuple(causes)
+    return tuple(sorted(causes))
 
 
 def _count(value: Any) -> float:
