@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from vitscope.errors import ShapeError
 from vitscope.spec.grammar import BlockSpec
@@ -30,7 +31,7 @@ class Placed:
     @property
     def held_bytes(self) -> int:
         """Bytes of `held` for one image, in float32."""
-        return 4 * sum(shape.numel for shape in self.held)
+        return 4 * sum(shape.numel for shape in self.held) if self.held else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +124,7 @@ def _walk(spec: Spec) -> tuple[tuple[Placed, ...], tuple[Misfit, ...]]:
     return tuple(placed), tuple(misfits)
 
 
+@lru_cache(maxsize=1 << 16)
 def _out_shape(block: BlockSpec, x: Feature) -> Feature:
     """What `block` makes of `x`, after the checks that are the same for every kind."""
     number = len(features(x))
