@@ -29,7 +29,7 @@ from vitscope.latency.validate import validate
 PUBLISHED = Path(__file__).parent.parent / "vitscope" / "data" / "published.csv"
 PHONES = ("iPhone 12", "iPhone 12 Pro", "iPhone 12 Pro Max")  # one chip, one memory: the A14 with LPDDR4X
 DESCRIBED = (
-    "published latencies of networks that the Neural Engine runs whole, iPhone 12, 12 Pro and 12 Pro Max, 12 harnesses; "
+    "published latencies of networks that the Neural Engine runs whole, iPhone 12, 12 Pro and 12 Pro Max, 13 harnesses; "
     "latency/data/iphone12_rows.csv says which and from where"
 )
 DENSE_SIDE = 512  # these rows are backbones of detectors, without a classifier
