@@ -25,8 +25,11 @@ LAYERS = (
     ("blocks",),
     ("model",),
     ("graph",),
-    ("export", "measure", "sources"),
+    ("sources",),
     ("weights",),
+    ("subject",),
+    ("export",),
+    ("measure",),
     ("results",),
     ("pareto",),
     ("parts",),
@@ -47,11 +50,14 @@ TORCH_AT_TOP = (
     "sources.tree",
     "sources.build",
     "sources.module",
-    "export",
-    "measure",
+    "subject",
 )
-TORCH_INSIDE_FUNCTIONS = ("graph.store", "profile", "foreign", "estimate", *TORCH_AT_TOP)
-TORCH = {"torch", "torchvision", "timm", "fvcore", "coremltools", "executorch", "litert_torch", "safetensors"}
+# An adapter imports its runtime or its format's tools inside its functions: they are optional.
+TORCH_INSIDE_FUNCTIONS = ("graph.store", "profile", "foreign", "estimate", "export", "measure", *TORCH_AT_TOP)
+TORCH = {
+    "torch", "torchvision", "timm", "fvcore", "coremltools", "executorch", "litert_torch", "safetensors",
+    "onnx", "onnxruntime", "openvino", "ai_edge_litert",
+}  # fmt: skip
 NAMES_THAT_SAY_NOTHING = {"utils", "util", "helpers", "helper", "misc", "common", "tools", "base", "manager", "handler"}
 
 

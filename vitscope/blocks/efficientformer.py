@@ -138,7 +138,7 @@ class AttentionDownsample(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         B = x.shape[0]
-        queries = self.q_local(x) + F.avg_pool2d(x, 1, self.stride, ceil_mode=True)
+        queries = self.q_local(x) + F.avg_pool2d(x, 1, self.stride)
         H, W = queries.shape[2:]
         q_BNQD = self.q(queries).reshape(B, self.num_heads, self.key_dim, H * W).transpose(2, 3)
         k_BNDK = self.k(x).reshape(B, self.num_heads, self.key_dim, -1)

@@ -137,7 +137,7 @@ def _deployed(module: nn.Module, size: Size, batch: int, train: Pass) -> tuple[P
     try:
         with torch.no_grad(), torch.device(_device(fused)):
             fused.eval()
-            fused = _fuse(fused, done)
+            fused = fuse_own_way(fused, done)
         traced = _pass(fused, size, batch, _device(fused))
     except Exception as error:
         return _folded(train), f"deploy form: BatchNorm folded; the model's own fusion raised {_said(error)}"
@@ -149,16 +149,17 @@ def _own_way(module: nn.Module) -> str:
     return next((name for name in _DEPLOY if callable(getattr(type(module), name, None))), "")
 
 
-def _fuse(module: nn.Module, done: Counter[str]) -> nn.Module:
-    """Call every module's own fusion, parents first; one that returns a module is replaced by it."""
+def fuse_own_way(module: nn.Module, done: Counter[str] | None = None) -> nn.Module:
+    """Call every module's own fusion, parents first; one that returns a module is replaced by it. `done` counts calls."""
     name = _own_way(module)
+    done = Counter() if done is None else done
     if name:
         result = getattr(module, name)()
         done[f"{type(module).__name__}.{name}()"] += 1
         if isinstance(result, nn.Module) and result is not module:
             module = result
     for child_name, child in module.named_children():
-        fused = _fuse(child, done)
+        fused = fuse_own_way(child, done)
         if fused is not child:
             setattr(module, child_name, fused)
     return module
