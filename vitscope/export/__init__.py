@@ -17,10 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """A kind of file: the module that writes it, the suffix, what it can hold, and the extra that brings its tools.
-
-    `suffix` comes first among `suffixes`, which the command line recognises.
-    """
+    """A kind of file: the module that writes it, the suffix, what it can hold (the usual precision first), the extra."""
 
     name: str
     adapter: str
@@ -30,14 +27,19 @@ class Format:
     title: str
 
 
+_ALL: tuple[Precision, ...] = ("fp32", "fp16", "int8")
+
 FORMATS: Mapping[str, Format] = {
     format.name: format
     for format in (
-        Format("coreml", "vitscope.export.coreml", ".mlpackage", ("fp16", "fp32", "int8"), "coreml", "Core ML ML Program"),
-        Format("onnx", "vitscope.export.onnx", ".onnx", ("fp32", "fp16", "int8"), "onnx", "ONNX"),
-        Format("litert", "vitscope.export.litert", ".tflite", ("fp32", "fp16", "int8"), "litert", "LiteRT (TensorFlow Lite)"),
-        Format("executorch", "vitscope.export.executorch", ".pte", ("fp32", "fp16", "int8"), "executorch", "ExecuTorch, XNNPACK"),
-        Format("executorch-coreml", "vitscope.export.executorch_coreml", ".pte", ("fp16", "fp32"), "executorch", "ExecuTorch, Core ML delegate"),
+        Format("coreml", "vitscope.export.coreml", ".mlpackage", ("fp16", "fp32", "int8"), "coreml", "Core ML program"),
+        Format("onnx", "vitscope.export.onnx", ".onnx", _ALL, "onnx", "ONNX"),
+        Format("litert", "vitscope.export.litert", ".tflite", _ALL, "litert", "LiteRT"),
+        Format("executorch", "vitscope.export.executorch", ".pte", _ALL, "executorch", "ExecuTorch, XNNPACK"),
+        Format(
+            "executorch-coreml", "vitscope.export.executorch_coreml", ".pte", ("fp16", "fp32"), "executorch",
+            "ExecuTorch, Core ML delegate",
+        ),
         Format("torch", "vitscope.export.torch", ".pt2", ("fp32", "fp16"), "", "torch.export program"),
     )
 }  # fmt: skip

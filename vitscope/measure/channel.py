@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from vitscope.errors import VitscopeError
 from vitscope.export.artifact import Artifact
-from vitscope.measure.record import OpTime, State
+from vitscope.measure.record import UNREAD, OpTime, State
 
 
 class MeasureError(VitscopeError):
@@ -46,8 +46,8 @@ class Samples:
 
     samples_s: tuple[float, ...]
     averaged: int = 1
-    before: State = State()
-    after: State = State()
+    before: State = UNREAD
+    after: State = UNREAD
 
 
 class Channel(Protocol):

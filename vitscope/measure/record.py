@@ -49,6 +49,9 @@ class State:
     load: float | None = None  # 1 minute load average of the machine
 
 
+UNREAD = State()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Block:
     """Consecutive inferences in one process: seconds each, in order. `order` counts the blocks of the whole session.
@@ -62,8 +65,8 @@ class Block:
     started_s: float  # since the session began
     samples_s: tuple[float, ...]
     averaged: int = 1
-    before: State = State()
-    after: State = State()
+    before: State = UNREAD
+    after: State = UNREAD
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
