@@ -1,0 +1,116 @@
+"""What the runner can read of its machine: names, clock, heat, load, and the speed of a fixed loop. Never raises.
+
+What a system does not tell is None: a virtual machine has no clock to read, a Mac no thermal zones, and neither is 0.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import platform
+import re
+import time
+from collections.abc import Iterable
+from typing import Any
+
+_SYS = "/sys"
+_CPUINFO = "/proc/cpuinfo"
+_PROBE_STEPS = 20_000  # about half a millisecond of additions
+_PROBE_TRIES = 9
+
+
+def machine() -> dict[str, Any]:
+    """`host`, `processor`, `system` and `cores`: what stays the same while the machine is up."""
+    return {"host": platform.node(), "processor": _processor(), "system": _system(), "cores": os.cpu_count()}
+
+
+def state(cores: Iterable[int] = ()) -> dict[str, Any]:
+    """What changes: the fields of vitscope.measure.record.State. The clock is that of the fastest of `cores`."""
+    return {
+        "clock_hz": _clock(tuple(cores)),
+        "temperature_c": _temperature(),
+        "load": _load(),
+        "probe_s": probe(),
+    }
+
+
+def probe() -> float:
+    """Seconds of a fixed loop of the interpreter, the least of several: the speed of this core where no clock is read."""
+    best = float("inf")
+    for _ in range(_PROBE_TRIES):
+        start = time.perf_counter()
+        total = 0
+        for step in range(_PROBE_STEPS):
+            total += step
+        best = min(best, time.perf_counter() - start)
+    return best
+
+
+def _clock(cores: tuple[int, ...]) -> float | None:
+    wanted = cores or _allowed()
+    names = [f"{_SYS}/devices/system/cpu/cpu{core}/cpufreq/scaling_cur_freq" for core in wanted]
+    kilohertz = [value for value in map(_number, names) if value]
+    return max(kilohertz) * 1e3 if kilohertz else None
+
+
+def _allowed() -> tuple[int, ...]:
+    if hasattr(os, "sched_getaffinity"):
+        return tuple(sorted(os.sched_getaffinity(0)))
+    return tuple(range(os.cpu_count() or 1))
+
+
+def _temperature() -> float | None:
+    zones = [_number(name) for name in glob.glob(f"{_SYS}/class/thermal/thermal_zone*/temp")]
+    celsius = [value / 1e3 for value in zones if value is not None and 0 < value < 150e3]
+    return max(celsius) if celsius else None
+
+
+def _load() -> float | None:
+    try:
+        return os.getloadavg()[0]
+    except (OSError, AttributeError):
+        return None
+
+
+def _number(name: str) -> float | None:
+    try:
+        with open(name, encoding="ascii") as file:
+            return float(file.read())
+    except (OSError, ValueError):
+        return None
+
+
+def _processor() -> str:
+    """The maker's name of the processor; on ARM boards, which have none, the board's name with the kind of its cores."""
+    try:
+        with open(_CPUINFO, encoding="utf-8", errors="replace") as file:
+            text = file.read()
+    except OSError:
+        text = ""
+    found = re.search(r"^(?:model name|Hardware|Model)\s*:\s*(.+)$", text, re.MULTILINE)
+    if found:
+        return found[1].strip()
+    if platform.system() == "Darwin":
+        return _sysctl("machdep.cpu.brand_string") or platform.machine()
+    return platform.processor() or platform.machine()
+
+
+def _sysctl(name: str) -> str:
+    import subprocess
+
+    try:
+        return subprocess.run(["sysctl", "-n", name], capture_output=True, text=True, timeout=5).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
+def _system() -> str:
+    if platform.system() == "Darwin":
+        return f"macOS {platform.mac_ver()[0]} {platform.machine()}"
+    try:
+        with open("/etc/os-release", encoding="utf-8") as file:
+            found = re.search(r'^PRETTY_NAME="?([^"\n]+)', file.read(), re.MULTILINE)
+    except OSError:
+        found = None
+    name = f"{found[1]}, " if found else ""
+    return f"{name}{platform.system()} {platform.release()} {platform.machine()}"
