@@ -15,6 +15,7 @@ from vitscope.graph.store import Form
 from vitscope.latency.device import Device
 from vitscope.latency.kernels import lower
 from vitscope.latency.predict import Prediction, kernel_cost
+from vitscope.measure.record import Measurement
 from vitscope.spec.value import Reported
 
 Level = Literal["stage", "block", "op"]
@@ -39,7 +40,7 @@ class Profile:
     """Everything that `vitscope profile` shows of one network, as raw integers and seconds.
 
     Counts are for one image, in `form`, at `input`; bytes and activations are for a batch of `batch`, in float32.
-    Predictions are always of the deploy form: that is what a phone runs.
+    Predictions and measurements are always of the deploy form: that is what a phone runs.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Profile:
     note: str = ""
     notes: tuple[str, ...] = ()  # how a network that is no spec was read
     document: str = ""  # the merged spec as JSON: a saved profile can be compared later
+    measurements: tuple[Measurement, ...] = ()
 
     @property
     def resolution(self) -> tuple[int, int]:

@@ -5,14 +5,24 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from vitscope import __version__
 from vitscope.cost.mes import Mes
 from vitscope.latency.predict import Prediction
+from vitscope.measure.record import Measurement
 from vitscope.profile import Profile, Row
+from vitscope.report.measure import (
+    UNEXPLAINED,
+    attribution_text,
+    column_title,
+    measurement_json,
+    measurement_text,
+    row_times,
+    warning_lines,
+)
 from vitscope.report.table import Column, Table
 from vitscope.report.table import Row as Line
 from vitscope.spec.value import Reported
@@ -33,8 +43,13 @@ def profile_table(profile: Profile) -> Table:
     timed = [i for i, p in enumerate(profile.predictions) if p.latency_s is not None]
     for i in timed:
         columns += [Column(profile.predictions[i].device), Column("share", "left")]
-    opening = [_line(row, profile, timed) for row in profile.rows]
+    measured = [row_times([row.path for row in profile.rows if row.level != "op"], m) for m in profile.measurements]
+    for m in profile.measurements:
+        columns += [Column(column_title(m, profile.measurements)), Column("share", "left")]
+    opening = [_line(row, profile, timed, measured) for row in profile.rows]
     floor = [_floor_line(profile, timed)] if timed else []
+    if any(UNEXPLAINED in times for times in measured):
+        floor.append(_unexplained_line(profile, timed, measured))
     totals = profile.totals
     cells = [
         "total",
@@ -46,6 +61,8 @@ def profile_table(profile: Profile) -> Table:
     ]
     for i in timed:
         cells += [fixed_milliseconds(profile.predictions[i].latency_s), ""]
+    for m in profile.measurements:
+        cells += [fixed_milliseconds(m.summary.latency_p50_s), ""]
     return Table(
         columns=tuple(columns),
         rows=tuple(opening + floor),
@@ -60,9 +77,12 @@ def summary_table(profiles: Sequence[Profile]) -> Table:
     devices = list(dict.fromkeys(p.device for profile in profiles for p in profile.predictions))
     columns = [Column("model", "left"), Column("input"), Column("params"), Column("MACs"), Column("peak memory")]
     columns += [Column(device) for device in devices]
+    ran = list(dict.fromkeys(m.condition.runtime for profile in profiles for m in profile.measurements))
+    columns += [Column(f"{runtime}, measured") for runtime in ran]
     rows = []
     for profile in profiles:
         latency = {p.device: p.latency_s for p in profile.predictions}
+        medians = {m.condition.runtime: m.summary.latency_p50_s for m in profile.measurements}
         totals = profile.totals
         rows.append(
             Line(
@@ -70,6 +90,7 @@ def summary_table(profiles: Sequence[Profile]) -> Table:
                     profile.name, "×".join(map(str, profile.input)), count(totals.params),
                     _macs(totals.macs, totals.unknown), size(totals.peak_activation_bytes),
                     *(fixed_milliseconds(latency.get(device)) for device in devices),
+                    *(fixed_milliseconds(medians.get(runtime)) for runtime in ran),
                 )
             )
         )  # fmt: skip
@@ -88,7 +109,7 @@ def _macs(macs: int, unknown: tuple[str, ...]) -> str:
     return f"≥{count(macs)}" if unknown else count(macs)
 
 
-def _line(row: Row, profile: Profile, timed: Sequence[int]) -> Line:
+def _line(row: Row, profile: Profile, timed: Sequence[int], measured: Sequence[Mapping[str, float]]) -> Line:
     cost = row.cost
     is_part = row.level == "op"
     cells = [row.path.rpartition(".")[2] if is_part else row.path, row.kind, row.out_shape, count(cost.params)]
@@ -103,6 +124,8 @@ def _line(row: Row, profile: Profile, timed: Sequence[int]) -> Line:
             cells += ["", ""]
         else:
             cells += [fixed_milliseconds(seconds), f"{_bar(seconds / whole)} {percent(seconds / whole)}"]
+    for m, times in zip(profile.measurements, measured, strict=True):
+        cells += _measured_cells(m, None if is_part else times.get(row.path))
     has_ops = any(r.level == "op" for r in profile.rows)
     return Line(tuple(cells), depth=1 if is_part else 0, style="strong" if has_ops and not is_part else "")
 
@@ -115,7 +138,22 @@ def _floor_line(profile: Profile, timed: Sequence[int]) -> Line:
         assert prediction.latency_s is not None
         share = prediction.floor_s / prediction.latency_s
         cells += [fixed_milliseconds(prediction.floor_s), f"{_bar(share)} {percent(share)}"]
+    return Line((*cells, *("", "") * len(profile.measurements)), style="dim")
+
+
+def _unexplained_line(profile: Profile, timed: Sequence[int], measured: Sequence[Mapping[str, float]]) -> Line:
+    """What a runtime spent that its own profile gives to no single part."""
+    cells = [UNEXPLAINED, "", "", "", "", "", *("", "") * len(timed)]
+    for m, times in zip(profile.measurements, measured, strict=True):
+        cells += _measured_cells(m, times.get(UNEXPLAINED))
     return Line(tuple(cells), style="dim")
+
+
+def _measured_cells(m: Measurement, seconds: float | None) -> list[str]:
+    if seconds is None:
+        return ["", ""]
+    share = seconds / m.summary.latency_p50_s
+    return [fixed_milliseconds(seconds), f"{_bar(share)} {percent(share)}"]
 
 
 def _bar(share: float) -> str:
@@ -137,6 +175,9 @@ def _notes(profile: Profile) -> list[str]:
     sizes = ", ".join(f"{size(n)} {name}" for name, n in profile.param_bytes.items())
     notes.append(f"{profile.totals.params:,} params, {profile.totals.macs:,} MACs; weights {sizes}")
     notes += [prediction_text(p) for p in profile.predictions]
+    notes += [measurement_text(m) for m in profile.measurements]
+    notes += [attribution_text(m) for m in profile.measurements]
+    notes += warning_lines(profile.measurements)
     notes += [mes_text(score) for score in profile.mes]
     if profile.reported is not None:
         notes.append(reported_text(profile.reported, profile))
@@ -223,6 +264,7 @@ def _model_json(profile: Profile) -> dict[str, Any]:
             {key: value for key, value in asdict(prediction).items() if key != "shares"}
             for prediction in profile.predictions
         ],
+        "measurements": [measurement_json(m) for m in profile.measurements],
         "mes": [asdict(score) | {"has_paper_unit": score.has_paper_unit} for score in profile.mes],
         "reported": _reported_json(profile.reported),
         "note": profile.note,
@@ -258,7 +300,9 @@ def profiles_csv(profiles: Sequence[Profile]) -> str:
     text = io.StringIO()
     devices = list(dict.fromkeys(p.device for profile in profiles for p in profile.predictions))
     fields = ["model", "form", "height", "width", "batch", "convention", "part", "level", "kind", "output"]
-    fields += [*_counts(profiles[0].totals), *(f"latency_s_{device}" for device in devices), *METRICS]
+    ran = list(dict.fromkeys(m.condition.runtime for profile in profiles for m in profile.measurements))
+    fields += [*_counts(profiles[0].totals), *(f"latency_s_{device}" for device in devices)]
+    fields += [*(f"measured_s_{runtime}" for runtime in ran), *METRICS]
     writer = csv.DictWriter(text, fields, lineterminator="\n")
     writer.writeheader()
     for profile in profiles:
@@ -266,11 +310,16 @@ def profiles_csv(profiles: Sequence[Profile]) -> str:
             "model": profile.name, "form": profile.form, "height": profile.input[1], "width": profile.input[2],
             "batch": profile.batch, "convention": profile.convention,
         }  # fmt: skip
+        parts = [row.path for row in profile.rows if row.level != "op"]
+        measured = {f"measured_s_{m.condition.runtime}": row_times(parts, m) for m in profile.measurements}
         for row in profile.rows:
             times = {f"latency_s_{p.device}": _cell(s) for p, s in zip(profile.predictions, row.latency_s, strict=True)}
+            if row.level != "op":
+                times |= {name: _cell(found.get(row.path)) for name, found in measured.items()}
             part = {"part": row.path, "level": row.level, "kind": row.kind, "output": row.out_shape}
             writer.writerow({**common, **part, **_counts(row.cost), **times})
         times = {f"latency_s_{p.device}": _cell(p.latency_s) for p in profile.predictions}
+        times |= {f"measured_s_{m.condition.runtime}": _cell(m.summary.latency_p50_s) for m in profile.measurements}
         accuracy = profile.reported.accuracy if profile.reported is not None else None
         scores = {accuracy[0]: accuracy[1].text} if accuracy is not None else {}
         writer.writerow({**common, "part": "total", "level": "total", **_counts(profile.totals), **times, **scores})

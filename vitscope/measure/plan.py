@@ -1,0 +1,189 @@
+"""What is to be measured: networks × runtimes × precisions × units × threads as cases, and a case as the Job of a target."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from vitscope.errors import UnavailableError, UsageError, VitscopeError, nearest
+from vitscope.export import FORMATS
+from vitscope.export.artifact import PRECISIONS, Precision
+from vitscope.measure.channel import Job
+from vitscope.measure.runtimes import RUNTIMES
+
+if TYPE_CHECKING:
+    from vitscope.subject import Subject
+
+ALL = "all"  # every runtime that the target has
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Network:
+    """A network as it is named on a command line, with everything that changes what is measured of it."""
+
+    model: str
+    form: Literal["train", "deploy"] = "deploy"
+    overrides: tuple[str, ...] = ()
+    resolution: tuple[int, int] | None = None
+    batch: int = 1
+    weights: str | None = None
+    input_size: tuple[int, int, int] | None = None
+    kwargs: tuple[tuple[str, Any], ...] = ()
+    allow_plugins: bool = False
+
+    @property
+    def label(self) -> str:
+        """What a line about it begins with: the name, what was changed, and the size where it was asked for."""
+        size = () if self.resolution is None else ("×".join(map(str, self.resolution)),)
+        return " ".join((self.model, *self.overrides, *(f"{key}={value}" for key, value in self.kwargs), *size))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """One row to be: a network on a runtime, in a precision, on a compute unit, with so many threads."""
+
+    network: Network
+    runtime: str  # a key of RUNTIMES
+    precision: Precision
+    unit: str
+    threads: int
+
+    @property
+    def format(self) -> str:
+        return RUNTIMES[self.runtime].format
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """A case that gave no figure: why, in one line, and the exit code that belongs to it."""
+
+    model: str
+    runtime: str
+    precision: str
+    unit: str
+    threads: int
+    reason: str
+    exit_code: int = 1
+
+    @classmethod
+    def of(cls, case: Case, error: VitscopeError) -> Failure:
+        """A network that a format or a runtime refuses, or a device that went away, is no mistake of the command line."""
+        return cls(
+            model=case.network.label, runtime=case.runtime, precision=case.precision, unit=case.unit,
+            threads=case.threads, reason=" ".join(str(error).split()),
+            exit_code=3 if isinstance(error, UnavailableError) else 1,
+        )  # fmt: skip
+
+
+def parse_runtimes(texts: Sequence[str]) -> list[str]:
+    """`onnxruntime,litert` (repeatable) → names, each once; [`all`] alone for every runtime there. Raises UsageError."""
+    names = list(dict.fromkeys(name.strip() for text in texts for name in text.split(",")))
+    for name in names:
+        if name != ALL and name not in RUNTIMES:
+            known = [*RUNTIMES, ALL]
+            raise UsageError(f"no runtime {name!r}{nearest(name, known)}; runtimes: {', '.join(known)}")
+    return [ALL] if ALL in names else names
+
+
+def parse_precisions(text: str | None) -> list[Precision] | None:
+    """`fp32,int8` → precisions, each once; None where none is asked for. Raises UsageError."""
+    if text is None:
+        return None
+    names = dict.fromkeys(name.strip() for name in text.split(","))
+    for name in names:
+        if name not in PRECISIONS:
+            raise UsageError(
+                f"--precision {text}: no precision {name!r}{nearest(name, PRECISIONS)}; one of: {', '.join(PRECISIONS)}"
+            )
+    return [precision for name in names for precision in PRECISIONS if precision == name]
+
+
+def parse_numbers(text: str, flag: str, least: int) -> tuple[int, ...]:
+    """`0,2-5` → 0, 2, 3, 4, 5: cores, or numbers of threads. Raises UsageError."""
+    found: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()) or int(first) < least or len(part) > 9:
+            raise UsageError(f"{flag} {text}: expected numbers from {least}, as 1,4 or 0-3")
+        if dash and int(last) < int(first):
+            raise UsageError(f"{flag} {text}: {part.strip()} runs backwards")
+        found += range(int(first), int(last if dash else first) + 1)
+    return tuple(dict.fromkeys(found))
+
+
+def cases(
+    networks: Sequence[Network],
+    runtimes: Sequence[str],
+    *,
+    precisions: Sequence[Precision] | None = None,
+    unit: str | None = None,
+    threads: Sequence[int] = (1,),
+    lenient: bool = False,
+) -> list[Case]:
+    """Every combination, network by network. Without `precisions` each format's usual one, without `unit` each runtime's
+    first.
+
+    Raises UsageError where a runtime has no such unit or its format no such precision; `lenient` (runtimes that nobody
+    named) leaves these combinations out, unless nothing is left.
+    """
+    made: list[Case] = []
+    refused: list[str] = []
+    for network in networks:
+        for name in runtimes:
+            runtime = RUNTIMES[name]
+            format = FORMATS[runtime.format]
+            if unit is not None and unit not in runtime.units:
+                refused.append(f"--compute-units {unit}: {name} runs on {', '.join(runtime.units)}")
+                continue
+            for precision in precisions or format.precisions[:1]:
+                if precision not in format.precisions:
+                    refused.append(
+                        f"--precision {precision}: {name} executes {format.title} files, written in "
+                        f"{', '.join(format.precisions)}"
+                    )
+                    continue
+                made += [
+                    Case(network=network, runtime=name, precision=precision, unit=unit or runtime.units[0], threads=n)
+                    for n in threads
+                ]
+    if refused and (not lenient or not made):
+        raise UsageError(refused[0])
+    return made
+
+
+def load(network: Network) -> Subject:
+    """The Subject of a Network. Raises SpecError, UsageError or WeightsError."""
+    from vitscope.subject import load_subject
+
+    kwargs: Mapping[str, Any] = dict(network.kwargs)
+    return load_subject(
+        network.model, form=network.form, overrides=network.overrides, resolution=network.resolution,
+        batch=network.batch, weights=network.weights, input_size=network.input_size, kwargs=kwargs,
+        allow_plugins=network.allow_plugins,
+    )  # fmt: skip
+
+
+class Exporter:
+    """Cases into Jobs: each file is written once and kept in the cache, each network built once for all its files."""
+
+    def __init__(self) -> None:
+        self._network: Network | None = None
+        self._subject: Subject | None = None
+
+    def subject(self, network: Network) -> Subject:
+        """The network with values; the last one is remembered, since a network's cases follow one another."""
+        if self._subject is None or self._network != network:
+            self._subject, self._network = None, None  # two large networks need not be alive at once
+            self._subject, self._network = load(network), network
+        return self._subject
+
+    def job(self, case: Case, affinity: tuple[int, ...] = (), options: tuple[tuple[str, str], ...] = ()) -> Job:
+        """The Job of a case, its network exported. Raises what `load` and `export` raise."""
+        from vitscope.export.cache import cached
+
+        artifact = cached(self.subject(case.network), case.format, case.precision)
+        return Job(
+            artifact=artifact, runtime=case.runtime, unit=case.unit, threads=case.threads, affinity=affinity,
+            options=options,
+        )  # fmt: skip

@@ -1,0 +1,252 @@
+"""Measurements as a table for people, where the time went by block, and JSON with every sample for programs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from vitscope import __version__
+from vitscope.export.artifact import block_of
+from vitscope.measure.plan import Failure
+from vitscope.measure.record import Attribution, Condition, Measurement
+from vitscope.report.table import Column, Row, Table
+from vitscope.units import UNKNOWN, fixed_milliseconds, milliseconds, percent
+
+SCHEMA_VERSION = 1
+_LEFT = "left"
+_NAMED = 3  # rows that a warning names before it counts the rest
+UNEXPLAINED = "(unexplained)"
+
+
+def measure_table(measurements: Sequence[Measurement], failures: Sequence[Failure] = ()) -> Table:
+    """One row a measurement, in the order given, then one a failure with its reason; warnings are gathered below."""
+    conditions = [m.condition for m in measurements]
+    sized = len({c.input_shape for c in conditions}) > 1
+    placed = len({(c.target, c.host) for c in conditions}) > 1
+    split = bool({*(c.unit for c in conditions), *(f.unit for f in failures)} - {"cpu"})
+    columns = [Column("model", _LEFT)]
+    columns += [Column("input")] if sized else []
+    columns += [Column("target", _LEFT)] if placed else []
+    columns += [Column("runtime", _LEFT), Column("precision", _LEFT)]
+    columns += [Column("unit", _LEFT)] if split else []
+    columns += [
+        Column("threads"),
+        Column("p50"),
+        Column("p90"),
+        Column("95% interval of p50", _LEFT),
+        Column("samples"),
+    ]
+    remarked = bool(failures) or any(m.unstable or m.warnings for m in measurements)
+    columns += [Column("remarks", _LEFT)] if remarked else []
+
+    def row(
+        model: str, shape: str, target: str, runtime: str, precision: str, unit: str, threads: int,
+        figures: tuple[str, str, str, str], remark: str, bad: bool,
+    ) -> Row:  # fmt: skip
+        cells = [model]
+        cells += [shape] if sized else []
+        cells += [target] if placed else []
+        cells += [runtime, precision]
+        cells += [unit] if split else []
+        cells += [str(threads), *figures]
+        cells += [remark] if remarked else []
+        return Row(tuple(cells), style="bad" if bad else "")
+
+    rows = [
+        row(
+            m.condition.model, "×".join(map(str, m.condition.input_shape)), m.condition.target, runtime_text(m.condition),
+            m.condition.precision, m.condition.unit, m.condition.threads, _figures(m), _remark(m), False,
+        )
+        for m in measurements
+    ]  # fmt: skip
+    unknown = (UNKNOWN, UNKNOWN, UNKNOWN, UNKNOWN)
+    rows += [
+        row(f.model, UNKNOWN, UNKNOWN, f.runtime, f.precision, f.unit, f.threads, unknown, f.reason, True)
+        for f in failures
+    ]
+    return Table(tuple(columns), tuple(rows), title=_title(conditions), notes=tuple(warning_lines(measurements)))
+
+
+def measurement_text(m: Measurement) -> str:
+    """One line: a median with its interval, and the conditions it holds under."""
+    c, s = m.condition, m.summary
+    unit = "" if c.unit == "cpu" else f", {c.unit}"
+    threads = f"{c.threads} thread{'s' if c.threads != 1 else ''}"
+    return (
+        f"{runtime_text(c)} on {c.target} ({c.processor}{unit}, {c.precision}, batch {c.batch}, {threads}): "
+        f"{milliseconds(s.latency_p50_s)} measured, {percent(s.confidence)} interval of the median "
+        f"{milliseconds(s.low_s)} to {milliseconds(s.high_s)}, p90 {milliseconds(s.latency_p90_s)}, "
+        f"{s.samples:,} samples{', unstable' if m.unstable else ''}"
+    )
+
+
+def runtime_text(condition: Condition) -> str:
+    """`onnxruntime 1.31.1`."""
+    return f"{condition.runtime} {condition.runtime_version}".strip()
+
+
+def _figures(m: Measurement) -> tuple[str, str, str, str]:
+    s = m.summary
+    interval = f"{fixed_milliseconds(s.low_s)} to {fixed_milliseconds(s.high_s)}"
+    return fixed_milliseconds(s.latency_p50_s), fixed_milliseconds(s.latency_p90_s), interval, f"{s.samples:,}"
+
+
+def _remark(m: Measurement) -> str:
+    count = len(m.warnings)
+    warned = f"{count} warning{'s' if count > 1 else ''}" if count else ""
+    return ", ".join(word for word in ("unstable" if m.unstable else "", warned) if word)
+
+
+def _title(conditions: Sequence[Condition]) -> str:
+    """Where and of what: everything that all rows share, so that the table can be read on its own."""
+    if not conditions:
+        return ""
+    places = list(dict.fromkeys(f"{c.host} ({c.processor}, {c.system})" for c in conditions))
+    forms = " and ".join(dict.fromkeys(c.form for c in conditions))
+    batches = ", ".join(dict.fromkeys(str(c.batch) for c in conditions))
+    cores = {c.affinity for c in conditions}
+    parts = [f"measured on {'; '.join(places)}", f"{forms} form", f"batch {batches}"]
+    if len(cores) == 1 and (held := next(iter(cores))):
+        parts.append(f"cores {','.join(map(str, held))}")
+    return " · ".join(parts)
+
+
+def warning_lines(measurements: Sequence[Measurement]) -> list[str]:
+    """Each warning once, with the rows that it is about."""
+    about: dict[str, list[str]] = {}
+    for m in measurements:
+        for warning in m.warnings:
+            about.setdefault(warning, []).append(f"{m.condition.model} on {m.condition.runtime}")
+    lines = []
+    for warning, names in about.items():
+        names = list(dict.fromkeys(names))
+        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+        lines.append(f"{', '.join(names[:_NAMED])}{more}: {warning}")
+    return lines
+
+
+# ---- where the time went
+
+
+def stage_of(path: str) -> str:
+    """The part of a network that a block stands in: `stages.2` of `stages.2.blocks.3`, `layer1` of `layer1.0`."""
+    parts = path.split(".")
+    return ".".join(parts[: 2 if len(parts) > 2 else 1])
+
+
+def part_times(attribution: Attribution, by: str = "block") -> dict[str, tuple[float, str]]:
+    """Seconds and unit of each block, or stage, in the order of the network; what no block explains comes last."""
+    found: dict[str, tuple[float, str]] = {}
+    for block in attribution.blocks:
+        name = UNEXPLAINED if block.path is None else stage_of(block.path) if by == "stage" else block.path
+        seconds, unit = found.get(name, (0.0, block.unit))
+        units = dict.fromkeys(u for u in [*unit.split("+"), *block.unit.split("+")] if u)
+        found[name] = (seconds + block.seconds, "+".join(units))
+    if UNEXPLAINED in found:
+        found[UNEXPLAINED] = found.pop(UNEXPLAINED)
+    return found
+
+
+def row_times(paths: Sequence[str], m: Measurement) -> dict[str, float]:
+    """Seconds of each of `paths`, the rows of a profile, and of `UNEXPLAINED`; empty where the runtime tells nothing.
+
+    A block's time goes to the row that it is or lies in, so that the rows add up to the median.
+    """
+    found: dict[str, float] = {}
+    for block in m.attribution.blocks if m.attribution is not None else ():
+        row = None if block.path is None else block_of(block.path, tuple(paths))
+        found[row or UNEXPLAINED] = found.get(row or UNEXPLAINED, 0.0) + block.seconds
+    return found
+
+
+def breakdown_tables(measurements: Sequence[Measurement], by: str) -> list[Table]:
+    """One table a network: rows are its blocks or stages, columns what was measured of it. Columns add up."""
+    networks: dict[tuple[str, str, tuple[int, ...]], list[Measurement]] = {}
+    for m in measurements:
+        c = m.condition
+        networks.setdefault((c.model, c.digest, c.input_shape), []).append(m)
+    return [_breakdown(group, by) for group in networks.values()]
+
+
+def _breakdown(group: Sequence[Measurement], by: str) -> Table:
+    told = [m for m in group if m.attribution is not None]
+    columns, notes = [Column(by, _LEFT)], []
+    times: list[dict[str, tuple[float, str]]] = []
+    for m in told:
+        assert m.attribution is not None
+        times.append(part_times(m.attribution, by))
+        columns += [Column(column_title(m, group)), Column("share")]
+        if any(unit for _, unit in times[-1].values()):
+            columns.append(Column("unit", _LEFT))
+        notes.append(attribution_text(m))
+    notes += dict.fromkeys(attribution_text(m) for m in group if m.attribution is None)
+    paths = list(dict.fromkeys(path for column in times for path in column if path != UNEXPLAINED))
+    paths += [UNEXPLAINED] if any(UNEXPLAINED in column for column in times) else []
+    rows = [Row(_part_cells(path, times, told), style="dim" if path == UNEXPLAINED else "") for path in paths]
+    total = ["total"]
+    for m, column in zip(told, times, strict=True):
+        total += [fixed_milliseconds(m.summary.latency_p50_s), "100%"]
+        total += [""] if any(unit for _, unit in column.values()) else []
+    c = group[0].condition
+    title = f"{c.model} · {'×'.join(map(str, c.input_shape))} · {c.form} form: where the time went"
+    return Table(
+        tuple(columns), tuple(rows), title=title, footer=(Row(tuple(total)),) if told else (), notes=tuple(notes)
+    )
+
+
+def _part_cells(
+    path: str, times: Sequence[dict[str, tuple[float, str]]], told: Sequence[Measurement]
+) -> tuple[str, ...]:
+    cells = [path]
+    for m, column in zip(told, times, strict=True):
+        seconds, unit = column.get(path, (None, ""))
+        share = None if seconds is None else seconds / m.summary.latency_p50_s
+        cells += [fixed_milliseconds(seconds), percent(share)]
+        cells += [unit] if any(u for _, u in column.values()) else []
+    return tuple(cells)
+
+
+def column_title(m: Measurement, beside: Sequence[Measurement]) -> str:
+    """The runtime, with what tells it from its neighbours: `onnxruntime int8 4 threads, measured`."""
+    c, parts = m.condition, [m.condition.runtime]
+    tells: tuple[Callable[[Condition], str], ...] = (
+        lambda x: x.precision, lambda x: "" if x.unit == "cpu" else x.unit, lambda x: f"{x.threads} thread{'s' if x.threads != 1 else ''}",
+    )  # fmt: skip
+    parts += [tell(c) for tell in tells if len({tell(other.condition) for other in beside}) > 1]
+    how = m.attribution.how if m.attribution is not None else "measured"
+    return f"{' '.join(part for part in parts if part)}, {how}"
+
+
+def attribution_text(m: Measurement) -> str:
+    """One line: whose profile the shares are of, how they were had, and what they leave unexplained."""
+    a = m.attribution
+    if a is None:
+        return f"{m.condition.runtime}: the runtime does not tell the time of its operations"
+    how = (
+        f"each operation timed by {a.source}"
+        if a.how == "measured"
+        else f"estimated from the cost weights of {a.source}"
+    )
+    text = f"{m.condition.runtime}: {how}, scaled to the median of the unprofiled runs; {percent(a.unexplained)} unexplained"
+    if a.how == "measured" and a.profiled_s:
+        text += f" (the profiled run took {milliseconds(a.profiled_s)})"
+    return text
+
+
+# ---- for programs
+
+
+def measurement_json(m: Measurement) -> dict[str, Any]:
+    """Everything that is known of a measurement, every sample included; seconds, bytes and Hz."""
+    return asdict(m)
+
+
+def measurements_json(measurements: Sequence[Measurement], failures: Sequence[Failure] = ()) -> dict[str, Any]:
+    """`schema_version` changes when a key changes its meaning or goes."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "vitscope_version": __version__,
+        "measurements": [measurement_json(m) for m in measurements],
+        "failures": [asdict(f) for f in failures],
+    }
