@@ -18,7 +18,7 @@ from vitscope.sources.build import Built
 from vitscope.sources.build import build as build_source
 from vitscope.sources.module import fuse_own_way
 from vitscope.sources.tree import blocks
-from vitscope.spec import load_spec
+from vitscope.spec import Spec, load_spec
 from vitscope.spec.flow import flow
 
 Form = Literal["train", "deploy"]
@@ -76,6 +76,14 @@ def load_subject(
     if input_size is not None or kwargs:
         raise UsageError(f"{model} is a spec: it takes --set KEY=VALUE and --resolution, not --input or --kwargs")
     spec = load_spec(model, overrides, resolution=resolution, allow_plugins=allow_plugins)
+    name = spec.name + "".join(f" {setting}" for setting in overrides)
+    return subject_of_spec(spec, name=name, form=form, batch=batch, weights=weights)
+
+
+def subject_of_spec(
+    spec: Spec, *, name: str = "", form: Form = "deploy", batch: int = 1, weights: str | None = None
+) -> Subject:
+    """The Subject of a Spec, with the values that `load_subject` gives one. Raises WeightsError."""
     torch.manual_seed(_SEED)
     module: nn.Module = build(spec)
     said = f"random, seed {_SEED}"
@@ -86,9 +94,8 @@ def load_subject(
         said = weights
     else:
         take_statistics(module, spec.input)
-    name = spec.name + "".join(f" {setting}" for setting in overrides)
     return Subject(
-        name=name,
+        name=name or spec.name,
         digest=spec.digest,
         form=form,
         module=fuse(module) if form == "deploy" else module.eval(),

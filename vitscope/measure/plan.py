@@ -31,6 +31,7 @@ class Network:
     input_size: tuple[int, int, int] | None = None
     kwargs: tuple[tuple[str, Any], ...] = ()
     allow_plugins: bool = False
+    document: str = ""  # a merged spec as JSON, where `model` is only what it is called
 
     @property
     def label(self) -> str:
@@ -154,8 +155,13 @@ def cases(
 
 def load(network: Network) -> Subject:
     """The Subject of a Network. Raises SpecError, UsageError or WeightsError."""
-    from vitscope.subject import load_subject
+    from vitscope.subject import load_subject, subject_of_spec
 
+    if network.document:
+        from vitscope.spec import parse_spec
+
+        spec = parse_spec(network.document, network.model)
+        return subject_of_spec(spec, name=network.model, form=network.form, batch=network.batch)
     kwargs: Mapping[str, Any] = dict(network.kwargs)
     return load_subject(
         network.model, form=network.form, overrides=network.overrides, resolution=network.resolution,
