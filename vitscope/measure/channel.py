@@ -37,6 +37,7 @@ class Opened:
     processor: str
     system: str
     load_s: float
+    cores: int | None = None  # of the target, where it tells
     notes: tuple[str, ...] = ()
 
 

@@ -34,7 +34,7 @@ class RunnerProcess:
         self, command: Sequence[str], *, where: str, env: Mapping[str, str] | None = None, cwd: str | None = None
     ):
         self.where = where
-        self._errors = tempfile.TemporaryFile()
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
         self._pending = b""
         try:
             self._process = subprocess.Popen(
@@ -148,7 +148,7 @@ class RunnerChannel:
             self.opened = Opened(
                 runtime_version=str(answer["runtime_version"]), host=str(answer["host"]),
                 processor=str(answer["processor"]), system=str(answer["system"]), load_s=float(answer["load_s"]),
-                notes=tuple(map(str, answer["notes"])),
+                cores=answer.get("cores"), notes=tuple(map(str, answer["notes"])),
             )  # fmt: skip
         except UnavailableError as error:
             process.close()

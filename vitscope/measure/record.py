@@ -153,4 +153,5 @@ class Measurement:
     summary: Summary
     unstable: bool
     warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()  # what the exporter and the runtime said of how they do it
     attribution: Attribution | None = None

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import gc
 import time
-from statistics import median
 from collections.abc import Callable
+from statistics import median
 from typing import NamedTuple
 
 

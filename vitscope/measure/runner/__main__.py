@@ -9,6 +9,7 @@ Standard library only, Python 3.8 and later, because it is copied to boards that
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import os
@@ -186,10 +187,8 @@ def main() -> None:
     os.dup2(nothing, 0)
     os.close(nothing)
     os.dup2(2, 1)
-    try:
+    with contextlib.suppress(KeyboardInterrupt, BrokenPipeError):
         serve(source, sink)
-    except (KeyboardInterrupt, BrokenPipeError):
-        pass
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)  # without the runtimes' own farewells, which hang or crash now and then
