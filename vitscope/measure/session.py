@@ -175,16 +175,15 @@ class _Session:
 
         self.tell("profile", job)
         rule = self.protocol
-        channel: Channel | None = None
         try:
             channel = self.target.open(job, rule.timeout_s)
-            channel.warm(rule.warm_s, rule.warm_runs, rule.warm_tolerance, rule.warm_limit_s)
-            found = channel.op_times(runs)
+            try:
+                channel.warm(rule.warm_s, rule.warm_runs, rule.warm_tolerance, rule.warm_limit_s)
+                found = channel.op_times(runs)
+            finally:
+                channel.close()
         except VitscopeError as error:
             return None, f"where the time went is not known: {error}"
-        finally:
-            if channel is not None:
-                channel.close()
         if found is None:
             return None, f"where the time went is not known: {job.runtime} has no profile of its operations"
         how, ops = found

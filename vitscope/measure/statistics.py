@@ -47,7 +47,7 @@ class Advice:
 def summarize(blocks: Sequence[Block], *, seed: int = 0) -> Summary:
     """The statistics of all blocks of a measurement. The same blocks and seed give the same interval."""
     pooled = np.concatenate([np.asarray(block.samples_s) for block in blocks])
-    centre = float(np.median([value for value in process_medians(blocks).values()]))
+    centre = float(np.median(list(process_medians(blocks).values())))
     low, high = interval(blocks, seed=seed)
     return Summary(
         latency_p50_s=centre, latency_p90_s=float(np.quantile(pooled, 0.9)), latency_min_s=float(pooled.min()),

@@ -87,6 +87,7 @@ class Runner:
         run = self._run()
         before = machine_state.state(self.cores)
         samples = timing.sample(run, min_s=message["min_s"], min_runs=message["min_runs"])
+        samples = [round(value, 9) for value in samples]  # no clock tells more than nanoseconds
         return {"samples_s": samples, "before": before, "after": machine_state.state(self.cores)}
 
     def profile(self, message: dict[str, Any]) -> dict[str, Any]:
