@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vitscope.export import RefusedError, Written
+from vitscope.export.coreml_ops import register
 from vitscope.export.program import exported, one_line, scope_of
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ def write(subject: Subject, path: Path, precision: Precision) -> Written:
         import coremltools as ct
         import numpy as np
 
+        register()
         program, paths = _numbered(subject)
         half = precision != "fp32"
         dtype: Any = np.float16 if half else np.float32

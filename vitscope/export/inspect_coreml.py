@@ -125,7 +125,9 @@ def inspect(path: Path, scopes: Mapping[str, str] | None = None) -> Inspection:
         with quiet():
             spec = ct.utils.load_spec(str(path))
     except Exception as error:
-        raise UsageError(f"{path}: is no Core ML package: {' '.join(str(error).split()) or type(error).__name__}") from error
+        raise UsageError(
+            f"{path}: is no Core ML package: {' '.join(str(error).split()) or type(error).__name__}"
+        ) from error
     if spec.WhichOneof("Type") != "mlProgram":
         raise UsageError(f"{path}: holds a {spec.WhichOneof('Type')}, not an ML Program")
     main = spec.mlProgram.functions["main"]
@@ -191,7 +193,9 @@ def _dtype(tensor: Any) -> str:
 def _stored(value: Any) -> int:
     """Bytes of a constant of floats or 8 bit integers. Axes, strides and modes are parameters of operations, no weights."""
     if value.WhichOneof("value") != "blobFileValue":
-        kind = value.immediateValue.tensor.WhichOneof("value") if value.WhichOneof("value") == "immediateValue" else None
+        kind = (
+            value.immediateValue.tensor.WhichOneof("value") if value.WhichOneof("value") == "immediateValue" else None
+        )
         if kind not in ("floats", "doubles", "bytes"):
             return 0
     tensor = value.type.tensorType
