@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vitscope.errors import UsageError
-from vitscope.measure.record import Measurement
+from vitscope.measure.record import Condition, Measurement
 from vitscope.measure.statistics import spread
 
 SMALLEST = 0.02  # a difference that no interval makes worth a word
@@ -56,10 +56,20 @@ def contrast(a: Measurement, b: Measurement, *, seed: int = 0) -> Contrast:
     low, high = min(low, centre), max(high, centre)
     ratio = math.exp(centre)
     excludes = low > 0 or high < 0
+    first, second = _names(a.condition, b.condition)
     return Contrast(
-        a=a.condition.model, b=b.condition.model, ratio=ratio, low=math.exp(low), high=math.exp(high),
+        a=first, b=second, ratio=ratio, low=math.exp(low), high=math.exp(high),
         significant=excludes and abs(max(ratio, 1 / ratio) - 1) > SMALLEST, pairs=len(ratios),
     )  # fmt: skip
+
+
+def _names(a: Condition, b: Condition) -> tuple[str, str]:
+    """The models, or what tells them apart where one network is compared with itself."""
+    for parts in (("model",), ("model", "runtime"), ("model", "runtime", "precision", "form", "unit", "threads")):
+        first, second = (" ".join(str(getattr(side, part)) for part in parts) for side in (a, b))
+        if first != second:
+            return first, second
+    return f"the first {a.model}", f"the second {b.model}"
 
 
 def _pairs(a: Measurement, b: Measurement) -> list[np.ndarray]:

@@ -60,13 +60,14 @@ def decode(kind: Any, data: Any) -> Any:
 
     Unknown keys are an error, missing ones take the field's default. Raises KeyError, TypeError or ValueError.
     """
+    make: Any = kind
     if is_dataclass(kind):
         hints = typing.get_type_hints(kind)
         known = {field.name for field in fields(kind)}
         unknown = set(data) - known
         if unknown:
-            raise ValueError(f"unknown key {sorted(unknown)[0]!r} of {kind.__name__}")
-        return kind(**{name: decode(hints[name], value) for name, value in data.items()})
+            raise ValueError(f"unknown key {sorted(unknown)[0]!r} of {make.__name__}")
+        return make(**{name: decode(hints[name], value) for name, value in data.items()})
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
     if origin is tuple:
         kinds = [inner[0]] * len(data) if inner[1:] == (...,) else inner
