@@ -102,14 +102,12 @@ def choose(serial: str, adb: str = "adb") -> Device:
     attached = devices(adb)
     names = ", ".join(device.serial for device in attached)
     if not attached:
-        raise UnavailableError(
-            f"no Android device {serial or 'is attached'}{' is attached' if serial else ''}: plug one in with USB "
-            "debugging on, or `adb connect HOST:PORT`"
-        )
+        what = f"no Android device {serial} is attached" if serial else "no Android device is attached"
+        raise UnavailableError(f"{what}: plug one in with USB debugging on, or `adb connect HOST:PORT`")
     if not serial:
         if len(attached) > 1:
             raise UnavailableError(f"more than one Android device is attached: say which, as adb:SERIAL ({names})")
-        device = attached[0]
+        (device,) = attached
     else:
         named = [device for device in attached if device.serial == serial]
         if not named:
