@@ -1,0 +1,55 @@
+"""ExecuTorch on the CPU with its XNNPACK delegate, through the package's Python bindings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from vitscope.measure.runner.noise import fitted, noise
+
+_TYPES = {5: "float16", 6: "float32"}  # ScalarType of executorch/runtime/core/portable_type/scalar_type.h
+
+
+def version() -> str:
+    from importlib.metadata import version as installed
+
+    import executorch.extension.pybindings.portable_lib  # noqa: F401  # brings torch; an ImportError says what is missing
+
+    return installed("executorch")
+
+
+class Model:
+    """One method of a program: inputs set, executed, outputs left where they are."""
+
+    def __init__(self, path: str, options: dict[str, Any]):
+        import torch
+        from executorch.extension.pybindings import portable_lib
+
+        torch.set_num_threads(1)  # its pool serves none of this
+        # The one way to the size of the pool that XNNPACK takes its threads from; the name is the package's own.
+        portable_lib._unsafe_reset_threadpool(int(options.get("threads", 1)))
+        self._path = path
+        self._program = portable_lib._load_program(path)
+        self._method = self._program.load_method("forward")
+        info = self._program.method_meta("forward").input_tensor_meta(0)
+        array = fitted(noise(options["input_shape"]), info.sizes(), _TYPES[info.dtype()])
+        self._inputs = [torch.from_numpy(array)]
+        self._method.set_inputs(self._inputs)
+        self.notes = ["its bindings in the wheel keep no event trace: no time per operation"]
+        # An input inside the planned memory is copied there, and may be overwritten by what follows: it is set each time.
+        self.run = self._set_and_execute if info.is_memory_planned() else self._method.execute
+
+    def _set_and_execute(self) -> None:
+        self._method.set_inputs(self._inputs)
+        self._method.execute()
+
+    def outputs(self) -> list[Any]:
+        self.run()
+        return [value.float().numpy() for value in self._method.get_outputs(clone_outputs=True)]
+
+    def op_times(self, runs: int) -> tuple[str, list[dict[str, Any]]] | None:
+        return None
+
+
+def load(path: str, options: dict[str, Any]) -> Model:
+    """The .pte file at `path`, ready to run. `options`: `threads`, `input_shape`."""
+    return Model(path, options)

@@ -1,0 +1,166 @@
+"""ONNX Runtime on the CPU: inputs and outputs bound once, and its own profile with the file's names."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from typing import Any
+
+from vitscope.measure.runner.noise import fitted, noise
+from vitscope.measure.runner.ops import op, typical
+
+_PROVIDERS = ["CPUExecutionProvider"]
+_WARM = 5  # inferences of the profiling session that are left out
+
+
+def version() -> str:
+    import onnxruntime
+
+    return onnxruntime.__version__
+
+
+class Model:
+    """A session whose input and outputs lie where they are: a run copies nothing."""
+
+    def __init__(self, path: str, options: dict[str, Any]):
+        import numpy
+        import onnxruntime
+
+        self._path = path
+        self._threads = int(options.get("threads", 1))
+        self._session = onnxruntime.InferenceSession(path, self._settings(), providers=_PROVIDERS)
+        (given,) = self._session.get_inputs()
+        dtype = {"tensor(float)": numpy.float32, "tensor(float16)": numpy.float16}.get(given.type)
+        if dtype is None:
+            raise ValueError(f"the file takes {given.type}, not float or half")
+        shape = options["input_shape"]
+        if all(isinstance(side, int) for side in given.shape):
+            shape = given.shape
+        array = fitted(noise(options["input_shape"]), shape, dtype)
+        self._name = given.name
+        self._given = onnxruntime.OrtValue.ortvalue_from_numpy(array)
+        self._binding = self._session.io_binding()
+        self._binding.bind_ortvalue_input(given.name, self._given)
+        first = self._session.run(None, {given.name: array})  # their shapes are known after a run at the latest
+        self._results = [onnxruntime.OrtValue.ortvalue_from_numpy(result) for result in first]
+        for output, result in zip(self._session.get_outputs(), self._results, strict=True):
+            self._binding.bind_ortvalue_output(output.name, result)
+        self.notes = (
+            ["intra-op 1 thread, no pool"] if self._threads == 1 else ["threads spin within a run, not after it"]
+        )
+
+    def _settings(self) -> Any:
+        import onnxruntime
+
+        settings = onnxruntime.SessionOptions()
+        settings.intra_op_num_threads = self._threads
+        settings.inter_op_num_threads = 1
+        settings.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+        settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+        settings.log_severity_level = 3
+        # Other models' processes are alive while this one waits: its threads must not keep their cores busy.
+        settings.add_session_config_entry("session.force_spinning_stop", "1")
+        return settings
+
+    def run(self) -> None:
+        self._session.run_with_iobinding(self._binding)
+
+    def outputs(self) -> list[Any]:
+        self.run()
+        return [result.numpy() for result in self._results]
+
+    def op_times(self, runs: int) -> tuple[str, list[dict[str, Any]]] | None:
+        """From a second session that profiles. Microseconds are whole there, so an op loses half of one on average."""
+        import onnxruntime
+
+        with tempfile.TemporaryDirectory() as folder:
+            settings = self._settings()
+            settings.enable_profiling = True
+            settings.profile_file_prefix = os.path.join(folder, "profile")
+            settings.optimized_model_filepath = os.path.join(folder, "optimised.onnx")
+            # So that weights are not written with it.
+            settings.add_session_config_entry("session.optimized_model_external_initializers_file_name", "weights.bin")
+            settings.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", "256")
+            session = onnxruntime.InferenceSession(self._path, settings, providers=_PROVIDERS)
+            array = self._given.numpy()
+            for _ in range(_WARM + runs):
+                session.run(None, {self._name: array})
+            with open(session.end_profiling(), encoding="utf-8") as file:
+                events = json.load(file)
+            with open(settings.optimized_model_filepath, "rb") as file:
+                written = nodes_of(file.read())
+        return "measured", _ops(events, written, runs)
+
+
+def load(path: str, options: dict[str, Any]) -> Model:
+    """The ONNX file at `path`, ready to run. `options` is the runner's message: `threads`, `input_shape`."""
+    return Model(path, options)
+
+
+def _ops(events: list[dict[str, Any]], written: list[tuple[str, list[str]]], runs: int) -> list[dict[str, Any]]:
+    """Seconds of each node of the optimised graph, typical of the last `runs` inferences."""
+    ending = "_kernel_time"
+    kernels = [event for event in events if event.get("cat") == "Node" and event["name"].endswith(ending)]
+    kernels.sort(key=lambda event: event["ts"])
+    size = len(kernels) // (_WARM + runs)
+    if not size or size * (_WARM + runs) != len(kernels):
+        raise RuntimeError(f"{len(kernels)} profiled kernels are no whole number of inferences")
+    rounds = [kernels[start : start + size] for start in range(_WARM * size, len(kernels), size)]
+    order = [event["name"][: -len(ending)] for event in rounds[0]]
+    by_name = dict(written)
+    # Nodes that the runtime put in share a name; they are told apart by their place where both lists run alike.
+    alike = [name for name, _ in written] == order
+    ops = []
+    for place, name in enumerate(order):
+        outputs = written[place][1] if alike else by_name.get(name, []) if order.count(name) == 1 else []
+        seconds = typical([events[place]["dur"] for events in rounds]) * 1e-6
+        ops.append(op(name, rounds[0][place]["args"].get("op_name", ""), seconds, [name, *outputs], "cpu"))
+    return ops
+
+
+def nodes_of(data: bytes) -> list[tuple[str, list[str]]]:
+    """(name, outputs) of every node of a serialised ONNX model, in its order.
+
+    The package onnx reads this too, but a board that only runs models lacks it. Field numbers are those of onnx.proto:
+    ModelProto.graph is 7, GraphProto.node 1, NodeProto.output 2 and NodeProto.name 3.
+    """
+    nodes = []
+    for field, graph in _fields(memoryview(data)):
+        if field != 7:
+            continue
+        for inner, node in _fields(graph):
+            if inner == 1:
+                parts = [(number, bytes(part).decode()) for number, part in _fields(node) if number in (2, 3)]
+                name = next((text for number, text in parts if number == 3), "")
+                nodes.append((name, [text for number, text in parts if number == 2]))
+    return nodes
+
+
+def _fields(data: memoryview) -> Any:
+    """(number, bytes) of every length-delimited field of a protobuf message; others are stepped over."""
+    at = 0
+    while at < len(data):
+        tag, at = _varint(data, at)
+        kind = tag & 7
+        if kind == 0:
+            _, at = _varint(data, at)
+        elif kind == 2:
+            length, at = _varint(data, at)
+            yield tag >> 3, data[at : at + length]
+            at += length
+        elif kind in (1, 5):
+            at += 8 if kind == 1 else 4
+        else:
+            raise ValueError(f"protobuf: wire type {kind}")
+
+
+def _varint(data: memoryview, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = data[at]
+        at += 1
+        value |= (byte & 127) << shift
+        shift += 7
+        if byte < 128:
+            return value, at
