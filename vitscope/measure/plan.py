@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from vitscope.errors import UnavailableError, UsageError, VitscopeError, nearest
@@ -185,11 +187,43 @@ class Exporter:
         return self._subject
 
     def job(self, case: Case, affinity: tuple[int, ...] = (), options: tuple[tuple[str, str], ...] = ()) -> Job:
-        """The Job of a case, its network exported. Raises what `load` and `export` raise."""
-        from vitscope.export.cache import cached
+        """The Job of a case, its network exported where the cache does not hold it. Raises what `load` and `export` raise."""
+        from vitscope.export.cache import cached, recalled
 
-        artifact = cached(self.subject(case.network), case.format, case.precision)
+        network = case.network
+        identity = _identity(network)
+        if identity is None:
+            artifact = cached(self.subject(network), case.format, case.precision)
+        else:
+            artifact = recalled(identity, case.format, case.precision, lambda: self.subject(network))
         return Job(
             artifact=artifact, runtime=case.runtime, unit=case.unit, threads=case.threads, affinity=affinity,
             options=options,
         )  # fmt: skip
+
+
+def _identity(network: Network) -> dict[str, object] | None:
+    """What the values of a spec's network depend on, told without building it; None for a network of other code."""
+    from vitscope.sources import source_of
+    from vitscope.spec import load_spec, parse_spec
+
+    if network.document:
+        spec = parse_spec(network.document, network.model)
+    elif source_of(network.model) is not None:
+        return None
+    else:
+        spec = load_spec(
+            network.model, network.overrides, resolution=network.resolution, allow_plugins=network.allow_plugins
+        )
+    if spec.plugins:
+        return None  # blocks of the user's own files, whose code no version names
+    values = None
+    if network.weights is not None:
+        try:
+            values = hashlib.blake2b(Path(network.weights).read_bytes(), digest_size=16).hexdigest()
+        except OSError:
+            return None  # loading says what is wrong with it
+    return {
+        "name": network.model, "overrides": network.overrides, "digest": spec.digest, "form": network.form,
+        "batch": network.batch, "input": spec.input, "weights": network.weights, "values": values,
+    }  # fmt: skip

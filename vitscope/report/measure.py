@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import csv
+import io
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Literal
 
 from vitscope import __version__
 from vitscope.export.artifact import block_of
-from vitscope.measure.plan import Failure
-from vitscope.measure.record import Attribution, Condition, Measurement
+from vitscope.measure.plan import Case, Failure
+from vitscope.measure.record import Attribution, Condition, Measurement, Protocol
 from vitscope.report.table import Column, Row, Table
-from vitscope.units import UNKNOWN, fixed_milliseconds, milliseconds, percent
+from vitscope.units import UNKNOWN, fixed_milliseconds, milliseconds, percent, seconds
 
 SCHEMA_VERSION = 1
-_LEFT = "left"
+_LEFT: Literal["left"] = "left"
 _NAMED = 3  # rows that a warning names before it counts the rest
 UNEXPLAINED = "(unexplained)"
 
@@ -211,8 +213,10 @@ def column_title(m: Measurement, beside: Sequence[Measurement]) -> str:
     """The runtime, with what tells it from its neighbours: `onnxruntime int8 4 threads, measured`."""
     c, parts = m.condition, [m.condition.runtime]
     tells: tuple[Callable[[Condition], str], ...] = (
-        lambda x: x.precision, lambda x: "" if x.unit == "cpu" else x.unit, lambda x: f"{x.threads} thread{'s' if x.threads != 1 else ''}",
-    )  # fmt: skip
+        lambda x: x.precision,
+        lambda x: "" if x.unit == "cpu" else x.unit,
+        lambda x: f"{x.threads} thread{'s' if x.threads != 1 else ''}",
+    )
     parts += [tell(c) for tell in tells if len({tell(other.condition) for other in beside}) > 1]
     how = m.attribution.how if m.attribution is not None else "measured"
     return f"{' '.join(part for part in parts if part)}, {how}"
@@ -237,6 +241,69 @@ def attribution_text(m: Measurement) -> str:
 # ---- for programs
 
 
+def plan_table(
+    cases: Sequence[Case], there: Mapping[str, str], missing: Mapping[str, Exception], target: str, protocol: Protocol
+) -> Table:
+    """What would be measured, what is missing for the rest, and the least time that it takes."""
+    columns = [Column("model", _LEFT), Column("runtime", _LEFT), Column("precision", _LEFT), Column("unit", _LEFT)]
+    columns += [Column("threads"), Column("file", _LEFT), Column("", _LEFT)]
+    rows = []
+    for case in cases:
+        version = there.get(case.runtime)
+        runtime = case.runtime if version is None else f"{case.runtime} {version}"
+        state = "would be measured" if version is not None else str(missing[case.runtime])
+        cells = (case.network.label, runtime, case.precision, case.unit, str(case.threads), case.format, state)
+        rows.append(Row(cells, style="" if version is not None else "bad"))
+    least = least_s(cases, there, protocol)
+    note = (
+        f"{sum(case.runtime in there for case in cases)} rows of {protocol.processes} processes: at least "
+        f"{seconds(least)} of warm-up and samples, beside exporting and loading"
+    )
+    return Table(tuple(columns), tuple(rows), title=f"to be measured on {target}", notes=(note,))
+
+
+def least_s(cases: Sequence[Case], there: Mapping[str, str], protocol: Protocol) -> float:
+    """Seconds that the warm-ups and blocks of a plan take when every network is quick."""
+    rows = sum(case.runtime in there for case in cases)
+    return rows * protocol.processes * (protocol.warm_s + protocol.blocks * protocol.block_s)
+
+
+def plan_json(
+    cases: Sequence[Case], there: Mapping[str, str], missing: Mapping[str, Exception], target: str, protocol: Protocol
+) -> dict[str, Any]:
+    """The plan with its protocol; `missing` is null where the runtime is there."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "vitscope_version": __version__,
+        "target": target,
+        "protocol": asdict(protocol),
+        "least_s": least_s(cases, there, protocol),
+        "cases": list(_plan_rows(cases, there, missing)),
+    }
+
+
+def plan_csv(cases: Sequence[Case], there: Mapping[str, str], missing: Mapping[str, Exception]) -> str:
+    """One line a case."""
+    text = io.StringIO()
+    rows = list(_plan_rows(cases, there, missing))
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _plan_rows(
+    cases: Sequence[Case], there: Mapping[str, str], missing: Mapping[str, Exception]
+) -> Iterator[dict[str, Any]]:
+    for case in cases:
+        yield {
+            "model": case.network.label, "form": case.network.form, "batch": case.network.batch,
+            "runtime": case.runtime, "runtime_version": there.get(case.runtime), "precision": case.precision,
+            "unit": case.unit, "threads": case.threads, "format": case.format,
+            "missing": str(missing[case.runtime]) if case.runtime in missing else None,
+        }  # fmt: skip
+
+
 def measurement_json(m: Measurement) -> dict[str, Any]:
     """Everything that is known of a measurement, every sample included; seconds, bytes and Hz."""
     return asdict(m)
@@ -250,3 +317,31 @@ def measurements_json(measurements: Sequence[Measurement], failures: Sequence[Fa
         "measurements": [measurement_json(m) for m in measurements],
         "failures": [asdict(f) for f in failures],
     }
+
+
+def measurements_csv(measurements: Sequence[Measurement], failures: Sequence[Failure] = ()) -> str:
+    """One line a measurement in seconds, and one a failure whose figures are empty and whose reason is not."""
+    text = io.StringIO()
+    fields = [
+        "model", "form", "input", "batch", "precision", "target", "host", "processor", "system", "runtime",
+        "runtime_version", "unit", "threads", "latency_p50_s", "latency_p90_s", "latency_low_s", "latency_high_s",
+        "samples", "unstable", "warnings", "error",
+    ]  # fmt: skip
+    writer = csv.DictWriter(text, fields, lineterminator="\n")
+    writer.writeheader()
+    for m in measurements:
+        c, s = m.condition, m.summary
+        writer.writerow(
+            {
+                "model": c.model, "form": c.form, "input": "x".join(map(str, c.input_shape[1:])), "batch": c.batch,
+                "precision": c.precision, "target": c.target, "host": c.host, "processor": c.processor,
+                "system": c.system, "runtime": c.runtime, "runtime_version": c.runtime_version, "unit": c.unit,
+                "threads": c.threads, "latency_p50_s": repr(s.latency_p50_s), "latency_p90_s": repr(s.latency_p90_s),
+                "latency_low_s": repr(s.low_s), "latency_high_s": repr(s.high_s), "samples": s.samples,
+                "unstable": "yes" if m.unstable else "no", "warnings": "; ".join(m.warnings),
+            }
+        )  # fmt: skip
+    for f in failures:
+        known = {"model": f.model, "runtime": f.runtime, "precision": f.precision, "unit": f.unit}
+        writer.writerow({**known, "threads": f.threads, "error": f.reason})
+    return text.getvalue()
