@@ -6,8 +6,9 @@ medians of its blocks, and the latency is the median of the processes.
 
 The interval is a hierarchical bootstrap in logarithms: processes are drawn with replacement, then blocks within them.
 Few processes are drawn from too narrow a world, so its half width is stretched by √(n/(n−1)) (the variance of n draws
-from n values is too small by that) and by Student's t over the normal quantile. docs/measuring.md says how this was
-held against repeated measurements. No sample is ever dropped.
+from n values is too small by that) and by Student's t over the normal quantile. Held against 170 fresh processes of one
+kernel, five a measurement, one measurement after the other, on two cores that other work kept busy: the intervals of
+neighbours overlapped in 94 % of cases, those of the plain bootstrap of the median in 88 %. No sample is ever dropped.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ OUTLIER_Z = 14.8  # modified z = |x − median| / MAD: 10 × 1.4826, hyperfine's
 _OUTLIER_SHARE = 0.01
 _DRIFT = 0.03  # of the median, over the whole measurement
 _CLOCK = 0.03
+_SPEED = 0.10  # of the probe: the medians then follow the neighbours
 _GAP = 0.05  # between two modes, of the median
 _SPREAD = 0.05  # half width of the interval
 _FEW = 3  # processes below which variation between them is not known
@@ -129,9 +131,8 @@ def advise(
         warnings.append(f"the clock moved by {percent(moved)}: fix its frequency, if the system lets you")
     speed = _moved([(block.before.probe_s, block.after.probe_s) for block in blocks])
     if speed is not None and speed > _CLOCK:
-        warnings.append(
-            f"the speed of the core moved by {percent(speed)} between blocks: something else runs, or it throttles"
-        )
+        text = f"the speed of the core moved by {percent(speed)} between blocks: something else runs, or it throttles"
+        (doubts if speed > _SPEED else warnings).append(text)
     status = sorted({s.thermal_status for b in blocks for s in (b.before, b.after) if s.thermal_status} - {"none"})
     if status:
         doubts.append(f"thermal state {', '.join(status)}: let the device cool")
