@@ -107,7 +107,7 @@ def choose(serial: str, adb: str = "adb") -> Device:
     if not serial:
         if len(attached) > 1:
             raise UnavailableError(f"more than one Android device is attached: say which, as adb:SERIAL ({names})")
-        (device,) = attached
+        device = next(iter(attached))
     else:
         named = [device for device in attached if device.serial == serial]
         if not named:
