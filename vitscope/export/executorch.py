@@ -1,0 +1,164 @@
+"""ExecuTorch with XNNPACK: a network as a `.pte` file, lowered from the torch.export program that all formats share.
+
+Two graph steps of our own precede the lowering, both without effect on values. Tables of attention bias are gathered
+once (they are constants), and the expansions to their own shape that torch writes around every 4-D matmul are taken
+out: XNNPACK has neither operation, and each would end one delegate and begin another. A network in one piece runs
+faster, and is lowered several times faster, since every piece is lowered by itself.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vitscope.export import RefusedError, Written
+from vitscope.export.program import exported, one_line, scope_of
+from vitscope.export.silence import silenced
+
+if TYPE_CHECKING:
+    from vitscope.export.artifact import Precision
+    from vitscope.subject import Subject
+
+_CALIBRATION_SAMPLES = 4
+
+
+def write(subject: Subject, path: Path, precision: Precision) -> Written:
+    """Write `subject` to `path`. Raises RefusedError for what ExecuTorch cannot express."""
+    with silenced():
+        from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+
+    notes = []
+    if precision == "fp16":
+        notes.append("weights, input, output and arithmetic in fp16")
+    if precision == "int8":
+        notes.append(
+            f"int8 weights per channel and activations per tensor (PT2E, XNNPACKQuantizer), calibrated on "
+            f"{_CALIBRATION_SAMPLES} batches of noise: for time, not for accuracy; input and output stay fp32"
+        )
+    lowered = lower(subject, precision, [XnnpackPartitioner()])
+    path.write_bytes(lowered.content)
+    notes.append(f"XNNPACK {lowered.delegation}")
+    return Written(tools=f"executorch {version('executorch')}", scopes=lowered.scopes, notes=tuple(notes))
+
+
+class Lowered:
+    """A program that was given to a backend: the file's bytes, its names, and how much of it the backend took."""
+
+    def __init__(self, content: bytes, scopes: dict[str, str], taken: int, left: Counter[str], parts: int):
+        self.content, self.scopes, self.taken, self.left, self.parts = content, scopes, taken, left, parts
+
+    @property
+    def delegation(self) -> str:
+        """How much the backend took, as the rest of a sentence that begins with its name."""
+        total = self.taken + sum(self.left.values())
+        if not self.left:
+            return f"runs all {total} operations" + (f" in {self.parts} parts" if self.parts > 1 else "")
+        named = ", ".join(f"{kind}×{number}" if number > 1 else kind for kind, number in self.left.items())
+        return f"runs {self.taken} of {total} operations in {self.parts} parts; not {named}"
+
+
+def lower(subject: Subject, precision: Precision, partitioners: Sequence[Any]) -> Lowered:
+    """`subject` as an ExecuTorch program whose parts `partitioners` gave to their backend.
+
+    Raises RefusedError for what torch.export or ExecuTorch cannot express, ImportError where it is not installed.
+    """
+    with silenced():
+        from executorch.exir import to_edge_transform_and_lower
+        from executorch.exir.passes.constant_prop_pass import constant_prop_pass
+
+    program: Any = exported(subject, precision)
+    try:
+        with silenced():
+            if precision == "int8":
+                program = _quantised(program, subject)
+            program = constant_prop_pass(program)
+            for node in program.graph.nodes:
+                # Every pass deep-copies this history of a node and adds to it: a quarter of the time, and no one asks.
+                node.meta.pop("from_node", None)
+            edge = to_edge_transform_and_lower(
+                program, transform_passes=[_without_idle_expansions], partitioner=list(partitioners)
+            )
+            scopes, taken, left, parts = _inventory(edge.exported_program().graph_module)
+            content = edge.to_executorch().buffer
+    except ImportError:
+        raise
+    except Exception as error:
+        raise RefusedError(f"{subject.name}: ExecuTorch cannot hold it: {one_line(error)}") from error
+    return Lowered(content, scopes, taken, left, parts)
+
+
+def _quantised(program: Any, subject: Subject) -> Any:
+    """The program with quantisers around what XNNPACK computes in int8, their ranges from seeded noise."""
+    import torch
+    from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
+        XNNPACKQuantizer,
+        get_symmetric_quantization_config,
+    )
+    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+
+    quantizer = XNNPACKQuantizer().set_global(get_symmetric_quantization_config(is_per_channel=True))
+    module = prepare_pt2e(program.module(), quantizer)
+    with torch.no_grad():
+        for seed in range(2, 2 + _CALIBRATION_SAMPLES):
+            module(subject.example(seed))
+        return torch.export.export(convert_pt2e(module), (subject.example(),), strict=False)
+
+
+def _without_idle_expansions(module: Any) -> Any:
+    """A pass: remove expansions to the shape that a tensor already has."""
+    from executorch.exir.dialects._ops import ops
+    from torch.fx.passes.infra.pass_base import PassResult
+
+    found = [
+        node
+        for node in module.graph.nodes
+        if node.op == "call_function"
+        and node.target == ops.edge.aten.expand_copy.default
+        and tuple(node.meta["val"].shape) == tuple(node.args[0].meta["val"].shape)
+    ]
+    for node in found:
+        node.replace_all_uses_with(node.args[0])
+        module.graph.erase_node(node)
+    module.recompile()
+    return PassResult(module, bool(found))
+
+
+def _inventory(module: Any) -> tuple[dict[str, str], int, Counter[str], int]:
+    """(name of each operation → module path, operations in delegates, kinds of those outside, number of delegates).
+
+    An operation in a delegate is named `lowered_module_0/aten_convolution_default_3`, as ExecuTorch's inspector does;
+    in the order in which they run.
+    """
+    scopes: dict[str, str] = {}
+    left: Counter[str] = Counter()
+    taken = parts = 0
+    for node in _calls(module):
+        inner = _delegate(module, node)
+        if inner is None:
+            if "getitem" not in str(node.target):
+                left[str(node.target.__name__).removeprefix("aten.").partition(".")[0]] += 1
+                scopes[node.name] = scope_of(node)
+            continue
+        parts += 1
+        name = node.args[0].name
+        for part in _calls(inner):
+            if "getitem" not in str(part.target):
+                taken += 1
+                scopes[f"{name}/{part.name}"] = scope_of(part)
+    return {name: scope for name, scope in scopes.items() if scope}, taken, left, parts
+
+
+def _calls(module: Any) -> Iterator[Any]:
+    return (node for node in module.graph.nodes if node.op == "call_function")
+
+
+def _delegate(module: Any, node: Any) -> Any | None:
+    """The graph that a call of a delegate stands for, or None for an operation of ExecuTorch's own."""
+    from executorch.exir.delegate import executorch_call_delegate
+
+    if node.target is not executorch_call_delegate:
+        return None
+    return getattr(module, node.args[0].target).original_module.graph_module
