@@ -72,24 +72,43 @@ def _named_by_path() -> Iterator[None]:
 
 
 def _quantised(content: bytes, subject: Subject, precision: Precision) -> tuple[bytes, str]:
-    """The file with smaller numbers, and what was done: fp16 halves weights, int8 is weights and activations."""
-    from ai_edge_quantizer import quantizer, recipe
+    """The file with smaller numbers, and what was done, in words. Input and output stay fp32.
 
-    model = quantizer.Quantizer(bytearray(content))
+    int8 is weights and activations with ranges fixed beforehand, where XNNPACK runs all that it ran in fp32 in that
+    form too. It has no int8 GELU, softmax or product of activations, and a file cut there into dozens of parts is
+    slower than fp32: such a network gets int8 weights, and activations quantised as they come, in its 1×1
+    convolutions, other dense ones and linear layers.
+    """
+    from ai_edge_quantizer import qtyping, quantizer, recipe
+
+    names = qtyping.TFLOperationName
+
+    def quantiser(plan: list[dict[str, Any]], *untouched: Any) -> Any:
+        made = quantizer.Quantizer(bytearray(content))
+        made.load_quantization_recipe(plan)
+        for name in untouched:
+            made.update_quantization_recipe(".*", name, algorithm_key="no_quantize")
+        return made
+
     if precision == "fp16":
-        model.load_quantization_recipe(_half_weights())
-        found = model.quantize()
-        note = "weights in fp16; XNNPACK computes in fp32, or in fp16 where it is forced to"
-    else:
-        model.load_quantization_recipe(recipe.static_wi8_ai8())
-        name = next(iter(_signature_inputs(content)))
-        samples = [{name: subject.example(seed).numpy()} for seed in range(2, 2 + _CALIBRATION_SAMPLES)]
-        found = model.quantize(model.calibrate({"serving_default": samples}))
-        note = (
+        found = quantiser(_half_weights()).quantize()
+        return bytes(
+            found.quantized_model
+        ), "weights in fp16; XNNPACK computes in fp32, or in fp16 where it is forced to"
+    static = quantiser(recipe.static_wi8_ai8(), names.INPUT, names.OUTPUT)
+    signature, image = _signature(content)
+    samples = [{image: subject.example(seed).numpy()} for seed in range(2, 2 + _CALIBRATION_SAMPLES)]
+    found = bytes(static.quantize(static.calibrate({signature: samples})).quantized_model)
+    if undelegated(found)[0] <= undelegated(content)[0]:
+        return found, (
             f"int8 weights per channel and activations per tensor (static_wi8_ai8), calibrated on "
-            f"{_CALIBRATION_SAMPLES} batches of noise: for time, not for accuracy; operations without an int8 form stay fp32"
+            f"{_CALIBRATION_SAMPLES} batches of noise: for time, not for accuracy; input and output stay fp32"
         )
-    return bytes(found.quantized_model), note
+    dynamic = quantiser(recipe.dynamic_wi8_afp32(), names.DEPTHWISE_CONV_2D)
+    return bytes(dynamic.quantize().quantized_model), (
+        "int8 weights per channel, activations quantised at run time (dynamic_wi8_afp32); depthwise convolutions and "
+        "all that has no weights stay fp32, since XNNPACK lacks the int8 form of some operations of this network"
+    )
 
 
 def _half_weights() -> list[dict[str, Any]]:
@@ -111,10 +130,12 @@ def _half_weights() -> list[dict[str, Any]]:
     ]
 
 
-def _signature_inputs(content: bytes) -> dict[str, Any]:
+def _signature(content: bytes) -> tuple[str, str]:
+    """The name of the file's signature, and of its one input."""
     from ai_edge_litert.interpreter import Interpreter
 
-    return Interpreter(model_content=content).get_signature_runner().get_input_details()
+    ((signature, ends),) = Interpreter(model_content=content).get_signature_list().items()
+    return signature, ends["inputs"][0]
 
 
 def scopes_of(content: bytes, subject: Subject) -> dict[str, str]:
