@@ -145,6 +145,9 @@ def measure(
     bundle: Annotated[
         str | None, typer.Option("--bundle", metavar="ID", help="Bundle identifier for an iPhone.")
     ] = None,
+    signing: Annotated[
+        str | None, typer.Option("--profile", metavar="UUID", help="Provisioning profile for an iPhone.")
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be measured and what is missing; measure nothing.")
     ] = False,
@@ -182,7 +185,9 @@ def measure(
     precisions, counts = parse_precisions(precision), parse_numbers(threads, "--threads", 1)
     held = () if affinity is None else parse_numbers(affinity, "--affinity", 0)
     networks = _networks(models, form, resolution, input_size, batch, settings or [], kwargs, weights, allow_plugins)
-    place = _target(target, cores, runner, python, ssh_option, team, bundle)
+    place = _target(
+        target, runner, cores=cores, python=python, ssh_option=ssh_option, team=team, bundle=bundle, profile=signing
+    )
     options = _options(option or [], target)
     chosen_unit = None if unit is None else unit.value
     if names != [ALL]:  # what no runtime of these can do is said before anything is started
@@ -261,28 +266,17 @@ def _networks(
     return made
 
 
-def _target(
-    text: str,
-    cores: str | None,
-    runner: list[str] | None,
-    python: str | None,
-    ssh_option: list[str] | None,
-    team: str | None,
-    bundle: str | None,
-) -> TargetRecord:
+def _target(text: str, runner: list[str] | None, **options: str | list[str] | None) -> TargetRecord:
     """The target, with the options of its kind; those of another kind are refused."""
     from vitscope.measure.targets import parse_target
 
-    if runner and text.partition(":")[0] != "adb":
+    if not runner:
+        return parse_target(text, **options)
+    if text.partition(":")[0] != "adb":
         raise UsageError(f"--runner does not apply to --target {text}")
-    runners = None
-    if runner:
-        from vitscope.measure.targets.adb import runners_of
+    from vitscope.measure.targets.adb import runners_of
 
-        runners = runners_of(runner)
-    return parse_target(
-        text, cores=cores, runners=runners, python=python, ssh_option=ssh_option, team=team, bundle=bundle
-    )
+    return parse_target(text, runners=runners_of(runner), **options)
 
 
 def _options(texts: Sequence[str], target: str) -> tuple[tuple[str, str], ...]:

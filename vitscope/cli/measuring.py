@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from vitscope.measure.plan import Case, Failure, Network
     from vitscope.measure.record import Measurement, Protocol
     from vitscope.measure.session import Round, Step
+    from vitscope.parts import Profile
 
 Measure = Annotated[
     str | None,
@@ -169,7 +170,6 @@ class Book:
 
         self.path, self.protocol, self.target, self.versions = path, protocol, target, versions
         self.finished = frozenset[str]() if again else rows.finished(path)
-        self.facts: dict[Job, dict[str, Any]] = {}
         self.kept_rows = self.added = self.resumed = 0
 
     def key(self, job: Job) -> str:
@@ -202,10 +202,10 @@ class Book:
 
         keep(self.path, self.key(job), rounds)
 
-    def add(self, job: Job, measurement: Measurement) -> None:
+    def add(self, measurement: Measurement, facts: Mapping[str, Any]) -> None:
         from vitscope.measure.rows import append
 
-        append(self.path, measurement, self.facts.get(job, {}))
+        append(self.path, measurement, facts)
         self.added += 1
 
 
@@ -213,12 +213,7 @@ def facts_of(network: Network) -> dict[str, Any]:
     """Family, params, MACs and reported top-1 of a network, for the columns that `pareto` reads; unknown ones absent."""
     import json
 
-    from vitscope.profile import profile
-
-    made = profile(
-        network.model, network.input_size, form=network.form, resolution=network.resolution, batch=network.batch,
-        overrides=network.overrides, allow_plugins=network.allow_plugins, kwargs=dict(network.kwargs) or None,
-    )  # fmt: skip
+    made = _profiled(network)
     found: dict[str, Any] = {"params": made.totals.params}
     if not made.is_partial:
         found["macs"] = made.totals.macs
@@ -227,6 +222,33 @@ def facts_of(network: Network) -> dict[str, Any]:
     if made.reported is not None and made.reported.top1 is not None:
         found["top1"] = made.reported.top1.text
     return found
+
+
+def _profiled(network: Network) -> Profile:
+    from vitscope.profile import profile, profile_spec
+
+    if network.document:
+        from vitscope.spec import parse_spec
+
+        return profile_spec(parse_spec(network.document, network.model), form=network.form, batch=network.batch)
+    return profile(
+        network.model, network.input_size, form=network.form, resolution=network.resolution, batch=network.batch,
+        overrides=network.overrides, allow_plugins=network.allow_plugins, kwargs=dict(network.kwargs) or None,
+    )  # fmt: skip
+
+
+def _accept(facts: Mapping[Job, Mapping[str, Any]]) -> Callable[[Job, Measurement], None]:
+    """What refuses a figure that the hardware cannot reach. Raises ImplausibleError with the arithmetic."""
+    from vitscope.measure.plausible import check
+
+    bytes_each = {"fp32": 4, "fp16": 2, "int8": 1}
+
+    def accept(job: Job, measurement: Measurement) -> None:
+        known = facts.get(job, {})
+        if "macs" in known:
+            check(measurement, macs=known["macs"], weight_bytes=known["params"] * bytes_each[job.artifact.precision])
+
+    return accept
 
 
 def run_cases(
@@ -251,6 +273,7 @@ def run_cases(
     from vitscope.measure.session import Failed, measure
 
     exporter = Exporter()
+    facts: dict[Job, dict[str, Any]] = {}
     for start in range(0, len(cases), together):
         jobs: dict[Job, Case] = {}
         for case in cases[start : start + together]:
@@ -262,15 +285,14 @@ def run_cases(
                     if (known := book.read(job)) is not None:
                         yield case, known
                     continue
-                if book is not None:
-                    book.facts[job] = facts_of(case.network)
+                facts[job] = facts_of(case.network)
                 jobs.setdefault(job, case)
             except VitscopeError as error:
                 yield case, Failure.of(case, error)
         if not jobs:
             continue
         session = measure(
-            list(jobs), target, protocol, profile_runs=profile_runs, accept=_accept,
+            list(jobs), target, protocol, profile_runs=profile_runs, accept=_accept(facts),
             kept={job: book.kept(job) for job in jobs} if book else None, on_round=book.keep if book else None,
             on_progress=lambda step, start=start: progress.step(step, start, len(cases)),
         )  # fmt: skip
@@ -280,17 +302,13 @@ def run_cases(
                 yield case, Failure.of(case, outcome.error)
                 continue
             if book is not None:
-                book.add(outcome.job, outcome.measurement)
+                book.add(outcome.measurement, facts[outcome.job])
             yield case, outcome.measurement
             if gate is not None:
                 try:
                     gate(outcome.job)
                 except VitscopeError as error:
                     yield case, Failure.of(case, error)
-
-
-def _accept(job: Job, measurement: Measurement) -> None:
-    """Refuse a figure that the hardware cannot reach. Raises ImplausibleError with the arithmetic."""
 
 
 def in_order(cases: Sequence[Case], found: Iterator[tuple[Case, Measurement | Failure]]) -> Results:
@@ -303,3 +321,62 @@ def in_order(cases: Sequence[Case], found: Iterator[tuple[Case, Measurement | Fa
         tuple(one for _, one in all_found if not isinstance(one, Failure)),
         tuple(one for _, one in all_found if isinstance(one, Failure)),
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beside:
+    """What `--measure` of `profile` and `compare` asks for, as their flags give it."""
+
+    runtimes: str | None
+    target: str
+    precision: str | None
+    threads: str
+    processes: int | None
+    block: str | None
+
+    def check(self) -> None:
+        """Raises UsageError for what names no runtime, and for a flag that means nothing without --measure."""
+        from vitscope.measure.plan import parse_runtimes
+
+        if self.runtimes is not None:
+            parse_runtimes([self.runtimes])
+            return
+        given = {
+            "--target": self.target != "host", "--precision": self.precision is not None,
+            "--threads": self.threads != "1", "--processes": self.processes is not None, "--block": self.block is not None,
+        }  # fmt: skip
+        if flag := next((flag for flag, is_given in given.items() if is_given), None):
+            raise UsageError(f"{flag}: belongs to --measure RUNTIME, which is not given")
+
+    def run(self, networks: Sequence[Network], *, profile_runs: int = 0) -> tuple[dict[Case, Measurement], Results]:
+        """Measure the networks, all of them taking turns: by case, and as Results with what failed."""
+        from vitscope.measure.plan import ALL, Failure, cases, parse_numbers, parse_precisions, parse_runtimes
+        from vitscope.measure.targets import parse_target
+
+        names = parse_runtimes([self.runtimes or ALL])
+        counts, precisions = parse_numbers(self.threads, "--threads", 1), parse_precisions(self.precision)
+        protocol = make_protocol(self.processes, self.block)
+        if names != [ALL]:
+            cases(networks, names, precisions=precisions, threads=counts)
+        target, progress = parse_target(self.target), Progress()
+        try:
+            progress.say(f"ask {target.name} for its runtimes")
+            there, missing = present_on(target, names)
+            planned = cases(
+                networks, list(there) if names == [ALL] else names, precisions=precisions, threads=counts,
+                lenient=names == [ALL],
+            )  # fmt: skip
+            ready = [case for case in planned if case.runtime in there]
+            found: list[tuple[Case, Measurement | Failure]] = [
+                (case, Failure.of(case, missing[case.runtime])) for case in planned if case.runtime in missing
+            ]
+            found += run_cases(
+                ready, target, protocol, progress=progress, together=max(1, len(ready)), profile_runs=profile_runs
+            )
+        finally:
+            progress.clear()
+            target.close()
+        results = in_order(planned, iter(found))
+        for failure in results.failures:
+            progress.line(f"{failure.model} on {failure.runtime}: {failure.reason}")
+        return {case: one for case, one in found if not isinstance(one, Failure)}, results

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vitscope.cli.measuring import PROFILE_RUNS, Beside, BlockTime, Measure, Precisions, Processes, Target, Threads
 from vitscope.cli.options import (
     AllowPlugins,
     AsCsv,
@@ -61,9 +62,17 @@ def profile(
     measured: Annotated[
         list[str] | None,
         typer.Option(
-            "--measured", metavar="NAME=TIME", help="Score a latency you measured, as iphone12=1.1ms (repeatable)."
+            "--measured",
+            metavar="NAME=TIME",
+            help="Score a latency you bring, as iphone12=1.1ms; runs nothing (repeatable).",
         ),
     ] = None,
+    measure: Measure = None,
+    target: Target = "host",
+    precision: Precisions = None,
+    threads: Threads = "1",
+    processes: Processes = None,
+    block: BlockTime = None,
     max_params: Annotated[str | None, typer.Option(metavar="N", help="Exit 1 above this, as 6M.")] = None,
     max_macs: Annotated[str | None, typer.Option(metavar="N", help="Exit 1 above this, as 1G.")] = None,
     max_latency: Annotated[
@@ -88,8 +97,10 @@ def profile(
     vitscope profile timm:repvit_m1_0 torchvision:resnet50 model.onnx
     """
     import sys
+    from dataclasses import replace
 
     from vitscope.cli.output import STDOUT, check_writable, emit, show
+    from vitscope.measure.plan import Network
     from vitscope.profile import profile as make
     from vitscope.report.profile import profile_table, profiles_csv, profiles_json, summary_table
     from vitscope.report.table import markdown, plain
@@ -102,6 +113,10 @@ def profile(
     sizes = parse_resolutions(resolution)
     shape, arguments = parse_input(input_size), parse_kwargs(kwargs)
     times = _measured(measured or [])
+    beside = Beside(
+        runtimes=measure, target=target, precision=precision, threads=threads, processes=processes, block=block
+    )
+    beside.check()
     if times and len(models) * len(sizes) > 1:
         raise UsageError("--measured: a latency belongs to one model; give one MODEL and one --resolution")
     if weights is not None and len(models) * len(sizes) > 1:
@@ -117,6 +132,22 @@ def profile(
     ]  # fmt: skip
     if weights is not None:
         print(_check_weights(models[0], weights, settings or [], resolution, allow_plugins), file=sys.stderr)
+    code = 0
+    if measure is not None:
+        networks = [
+            Network(
+                model=model, overrides=tuple(settings or ()), resolution=size, batch=batch, weights=weights,
+                input_size=shape, kwargs=tuple(arguments.items()), allow_plugins=allow_plugins,
+            )
+            for model in models
+            for size in sizes
+        ]  # fmt: skip
+        ran, results = beside.run(list(dict.fromkeys(networks)), profile_runs=PROFILE_RUNS)
+        code = results.exit_code
+        profiles = [
+            replace(made, measurements=tuple(one for case, one in ran.items() if case.network == network))
+            for made, network in zip(profiles, networks, strict=True)
+        ]
     if chosen is Format.json:
         import json
 
@@ -137,7 +168,7 @@ def profile(
     failed = [f"{p.name}: {text}" for p in profiles for gate in gates if (text := gate(p))]
     for line in failed:
         print(line, file=sys.stderr)
-    return 1 if failed else 0
+    return code or (1 if failed else 0)
 
 
 def _measured(texts: list[str]) -> dict[str, float]:
