@@ -7,17 +7,13 @@ scale a channel, unsigned activations, ranges taken from seeded noise.
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
 import re
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vitscope.export import RefusedError, Written
 from vitscope.export.program import exported, one_line
+from vitscope.export.silence import silenced
 
 if TYPE_CHECKING:
     import numpy as np
@@ -52,7 +48,7 @@ def write(subject: Subject, path: Path, precision: Precision) -> Written:
     tools = f"torch {torch.__version__}, onnx {onnx.__version__}, onnxscript {onnxscript.__version__}"
     program = exported(subject, "fp16" if precision == "fp16" else "fp32")
     try:
-        with _quiet():
+        with silenced():
             translated = torch.onnx.export(program, dynamo=True, optimize=True, verbose=False)
             model = translated.model  # type: ignore[union-attr]
             if precision == "fp16":
@@ -95,7 +91,9 @@ def scopes_in(path: Path) -> dict[str, str]:
     readers = {value: node for node in reversed(graph.node) for value in node.input}
     for node in unnamed:
         near = [scopes[value] for value in node.input if value in scopes]
-        near += [scopes[readers[value].name] for value in node.output if readers.get(value, node).name in scopes]
+        near += [
+            scopes[reader.name] for value in node.output if (reader := readers.get(value)) and reader.name in scopes
+        ]
         if near:
             scopes |= dict.fromkeys(filter(None, (node.name, *node.output)), near[0])
     return scopes
@@ -215,7 +213,7 @@ def _quantise(subject: Subject, model: Any, path: Path) -> None:
         full = Path(folder) / "fp32.onnx"
         _save(model, full)
         try:
-            with _quiet():
+            with silenced():
                 quantize_static(
                     str(full), str(path), _noise(subject), quant_format=QuantFormat.QDQ, per_channel=True,
                     activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
@@ -239,16 +237,3 @@ def _noise(subject: Subject) -> Any:
             return None if seed is None else {INPUT: subject.example(seed).numpy()}
 
     return Noise()
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """No warning, log line or print of the converters: what matters of them comes back as an error."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)
