@@ -96,7 +96,7 @@ def job(model: Artifact, **changes: object) -> Job:
 
 
 def opened(phone: FakeAndroid, model: Artifact, runner: str, *, timeout_s: float = 60.0, cores: str = "all"):
-    target = AdbTarget(phone.serial, runner=[runner], cores=cores)
+    target = AdbTarget(phone.serial, runners=runners_of([runner]), cores=cores)
     return target, target.open(job(model), timeout_s)
 
 
@@ -118,9 +118,12 @@ def test_a_model_is_measured_from_the_push_to_the_removed_folder(
     assert channel.opened.system == "Android 14 (FAKE.240101.001)"
     assert channel.opened.load_s > 0
     assert "held to cores 7 (mask 80)" in channel.opened.notes
+    assert channel.opened.cores == 8 and target.affinity() == (7,)
     seconds, _ = channel.warm(0.01, 3, 0.01, 0.5)
     assert seconds > 0
+    assert channel.warm(0.0, 2, 1e9, 0.5) == (0.0, True)  # each run warms its own process as long as was asked first
     samples = channel.block(0.02, 7)
+    assert "--warmup_runs=3 --warmup_min_secs=0.01 --num_runs=7 --min_secs=0.02" in phone.commands[-2]
     assert len(samples.samples_s) == 1 and samples.averaged >= 7 and 0 < samples.samples_s[0] < 1
     assert samples.before == State(clock_hz=2.7e9, temperature_c=42.5, thermal_status="light", load=samples.before.load)
     assert samples.after.load is not None
@@ -246,14 +249,14 @@ def test_a_device_unplugged_while_a_model_is_copied(
     big.write_bytes(os.urandom(3_000_000))
     phone.behaviour.unplug_after_pushed = 1_000_000
     with pytest.raises(MeasureError) as error:
-        AdbTarget(phone.serial, runner=[runner]).open(job(replace(model, path=big)), 30.0)
+        AdbTarget(phone.serial, runners=runners_of([runner])).open(job(replace(model, path=big)), 30.0)
     assert phone.serial in one_line(error.value)
 
 
 @needs_adb
 def test_a_full_device_is_one_line_with_what_is_free(phone: FakeAndroid, model: Artifact, runner: str) -> None:
     phone.behaviour.free_bytes = 1000
-    target = AdbTarget(phone.serial, runner=[runner])
+    target = AdbTarget(phone.serial, runners=runners_of([runner]))
     with pytest.raises(MeasureError) as error:
         target.open(job(model), 30.0)
     assert "has no room for tiny.tflite" in one_line(error.value) and "df:" in str(error.value)
@@ -267,7 +270,7 @@ def test_a_program_of_another_processor_is_refused_before_it_is_pushed(
     program = tmp_path / "benchmark_model"
     program.write_bytes(b"\x7fELF\x02\x01\x01" + bytes(9) + b"\x02\x00\x3e\x00" + bytes(40))
     with pytest.raises(UnavailableError) as error:
-        AdbTarget(phone.serial, runner=[str(program)]).open(job(model), 30.0)
+        AdbTarget(phone.serial, runners=runners_of([str(program)])).open(job(model), 30.0)
     assert "built for x86_64" in one_line(error.value) and "arm64-v8a" in str(error.value)
     assert phone._pushed == 0
 
@@ -277,7 +280,7 @@ def test_a_program_that_does_not_start_there_is_one_line(phone: FakeAndroid, mod
     program = tmp_path / "benchmark_model"
     program.write_bytes(b"\x7fELF no program at all")
     with pytest.raises(MeasureError) as error:
-        AdbTarget(phone.serial, runner=[str(program)]).open(job(model), 30.0)
+        AdbTarget(phone.serial, runners=runners_of([str(program)])).open(job(model), 30.0)
     assert "does not start there" in one_line(error.value)
 
 
@@ -400,7 +403,7 @@ def test_runners_are_told_by_name_or_by_file(tmp_path: Path) -> None:
 def test_runtimes_without_a_runner_say_what_is_missing(tmp_path: Path) -> None:
     program = tmp_path / "benchmark_model"
     program.write_bytes(b"x")
-    found = AdbTarget("R58", runner=[str(program)]).runtimes()
+    found = AdbTarget("R58", runners=runners_of([str(program)])).runtimes()
     assert found["litert"].startswith("benchmark_model sha256:")
     assert isinstance(found["executorch"], UnavailableError) and "--runner executorch=PATH" in str(found["executorch"])
 

@@ -130,12 +130,14 @@ def runners_of(texts: Sequence[str]) -> dict[str, Path]:
 class AdbTarget:
     """An Android device. `serial` may be empty where only one is attached; `cores` is big, mid, little, all or a mask.
 
-    `runner` are the values of `--runner`, see runners_of.
+    `runners` are the programs that the user points to, by runtime (runners_of).
     """
 
-    def __init__(self, serial: str = "", *, runner: Sequence[str] = (), cores: str = "all", adb: str = "adb"):
+    def __init__(
+        self, serial: str = "", *, runners: Mapping[str, Path] | None = None, cores: str = "all", adb: str = "adb"
+    ):
         self.serial = serial
-        self.runners = runners_of([runner] if isinstance(runner, str) else runner)
+        self.runners = dict(runners or {})
         self.cores = cores
         self._adb_program = adb
         self._adb: Adb | None = None
@@ -191,6 +193,7 @@ class AdbTarget:
         opened = Opened(
             runtime_version=self._version(job.runtime), host=self._identity.host, processor=self._identity.processor,
             system=self._identity.system, load_s=math.nan, notes=tuple(notes),
+            cores=sum(len(cluster.cores) for cluster in self._clusters) or None,
         )  # fmt: skip
         channel = AdbChannel(adb, program, job, self._folder, executable, model, cores, timeout_s, opened)
         channel.try_out()
@@ -240,7 +243,7 @@ class AdbChannel:
         self._adb, self._program, self._job = adb, program, job
         self._folder, self._executable, self._model = folder, executable, model
         self._cores, self._timeout_s = cores, timeout_s
-        self._warm_runs, self._warm_s = 1, 0.0
+        self._warm, self._warm_runs, self._warm_s = False, 1, 0.0
         self._mean_s = _FIRST_S
 
     def try_out(self) -> None:
@@ -257,8 +260,13 @@ class AdbChannel:
         self.opened = replace(self.opened, load_s=load_s, notes=notes)
 
     def warm(self, min_s: float, min_runs: int, tolerance: float, limit_s: float) -> tuple[float, bool]:
-        """Run the program until two runs agree: it warms the device. Every later run warms its own process as well."""
-        self._warm_runs, self._warm_s = min_runs, min_s
+        """Run the program until two runs agree: it warms the device. Every later run warms its own process as well.
+
+        So once that is done, to be asked for less is done already.
+        """
+        if self._warm and min_s <= self._warm_s and min_runs <= self._warm_runs:
+            return 0.0, True
+        self._warm, self._warm_runs, self._warm_s = True, min_runs, min_s
         started, before = time.monotonic(), None
         while True:
             timed = self._run(Amount(1, 0.0, min_runs, min_s, self._mean_s))
