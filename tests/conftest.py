@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from types import ModuleType
 
@@ -31,3 +32,17 @@ def timm() -> ModuleType:
     from vitscope.sources.build import import_timm
 
     return import_timm()
+
+
+def require_tool(name: str) -> str:
+    """The path of a program that a test runs, also where only root's PATH leads (`sshd`).
+
+    Without it the test is skipped; with VITSCOPE_REQUIRE_TOOLS=1, as the whole suite sets it, it fails.
+    """
+    found = shutil.which(name, path=os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/sbin")))
+    if found is None:
+        message = f"{name} is not installed"
+        if os.environ.get("VITSCOPE_REQUIRE_TOOLS") == "1":
+            pytest.fail(message)
+        pytest.skip(message)
+    return found
