@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
 
 from vitscope.graph.record import Graph
 from vitscope.latency.device import Device
 from vitscope.latency.difference import Difference, difference
+from vitscope.measure.record import Measurement
 from vitscope.profile import Profile, Row
+
+if TYPE_CHECKING:
+    from vitscope.measure.contrast import Contrast
 
 Better = Literal["low", "high"]
 _NOT_COMPARED = ("name", "family", "paper", "note", "reported", "plugins")
@@ -64,6 +68,23 @@ class Latency:
 
 
 @dataclass(frozen=True, slots=True)
+class Measured:
+    """Both networks on one runtime that is here, having taken turns, and what their paired blocks say."""
+
+    a: Measurement
+    b: Measurement
+    contrast: Contrast
+
+    @property
+    def change(self) -> Change:
+        c = self.a.condition
+        tells = [c.runtime, c.precision, f"{c.threads} thread{'s' if c.threads != 1 else ''}"]
+        tells += [] if c.unit == "cpu" else [c.unit]
+        seconds = self.a.summary.latency_p50_s, self.b.summary.latency_p50_s
+        return Change(f"measured on {', '.join(tells)}", *seconds)
+
+
+@dataclass(frozen=True, slots=True)
 class Comparison:
     """Everything that `vitscope compare` shows of B against A."""
 
@@ -75,6 +96,7 @@ class Comparison:
     mes: tuple[Change, ...]
     stages: tuple[StageChange, ...]
     verdict: str
+    measured: tuple[Measured, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +209,19 @@ def _stage_changes(a: Row | None, b: Row | None, devices: Sequence[str]) -> tupl
     return tuple(changes)
 
 
-def _verdict(a: Profile, b: Profile, totals: Sequence[Change], latencies: Sequence[Latency]) -> str:
+def with_measured(comparison: Comparison, measured: Sequence[Measured]) -> Comparison:
+    """The comparison with what was measured of both, which the verdict then counts as well."""
+    c = comparison
+    return replace(c, measured=tuple(measured), verdict=_verdict(c.a, c.b, c.totals, c.latencies, measured))
+
+
+def _verdict(
+    a: Profile,
+    b: Profile,
+    totals: Sequence[Change],
+    latencies: Sequence[Latency],
+    measured: Sequence[Measured] = (),
+) -> str:
     """Which network is at least as good in params, MACs, latency and reported accuracy, and better in one of them."""
     signs: dict[str, int] = {}  # −1: b is better, +1: a is better, 0: equal or not to be told apart
     unknown = []
@@ -203,6 +237,9 @@ def _verdict(a: Profile, b: Profile, totals: Sequence[Change], latencies: Sequen
             signs[f"latency on {latency.device}"] = faster[latency.difference.verdict]
         else:
             unknown.append(f"latency on {latency.device}")
+    for pair in measured:
+        ratio = pair.contrast.ratio
+        signs[f"time {pair.change.metric}"] = ((ratio < 1) - (ratio > 1)) if pair.contrast.significant else 0
     scores = [p.reported.accuracy if p.reported is not None else None for p in (a, b)]
     if scores[0] is not None and scores[1] is not None and scores[0][0] == scores[1][0]:
         mine, theirs = scores[0][1].value, scores[1][1].value

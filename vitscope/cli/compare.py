@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vitscope.cli.measuring import Beside, BlockTime, Measure, Precisions, Processes, Target, Threads
 from vitscope.cli.options import (
     AllowPlugins,
     AsCsv,
@@ -26,9 +27,13 @@ from vitscope.cli.options import (
 from vitscope.errors import UsageError
 
 if TYPE_CHECKING:
-    from vitscope.compare import Subject
+    from vitscope.compare import Measured, Subject
     from vitscope.latency.device import Device as DeviceRecord
+    from vitscope.measure.plan import Case, Network
+    from vitscope.measure.record import Measurement
     from vitscope.spec import Spec
+
+_BLOCKS = 2  # of a process, when models are measured: those of A and B alternate
 
 
 def compare(
@@ -46,6 +51,12 @@ def compare(
         typer.Option("--set", metavar="KEY=VALUE", help="Change every model but A. With A alone: A against A changed."),
     ] = None,
     kwargs: Kwargs = None,
+    measure: Measure = None,
+    target: Target = "host",
+    precision: Precisions = None,
+    threads: Threads = "1",
+    processes: Processes = None,
+    block: BlockTime = None,
     allow_plugins: AllowPlugins = False,
     form_out: FormatChoice = None,
     as_json: AsJson = False,
@@ -60,12 +71,16 @@ def compare(
     vitscope compare efficientformer_l1 efficientformerv2_s2 --device iphone12
 
     vitscope compare efficientformerv2_s1 --set stages.1.depth=2 --device iphone12
+
+    With --measure the models take turns on a runtime that is here, and each B is said to be faster, slower or neither.
     """
     from vitscope.cli.output import STDOUT, check_writable, emit, show
     from vitscope.compare import Subject
     from vitscope.compare import compare as judge
+    from vitscope.compare import with_measured
     from vitscope.foreign import load_network, profile_network
     from vitscope.latency.device import load_device
+    from vitscope.measure.plan import Network
     from vitscope.report.compare import compare_tables, comparisons_csv, comparisons_json
     from vitscope.report.table import markdown, plain
     from vitscope.sources import parse_input, parse_kwargs, source_of
@@ -73,12 +88,17 @@ def compare(
     chosen = choose_format(form_out, as_json, as_csv, output)
     if output is not None:
         check_writable(output, force)
+    beside = Beside(
+        runtimes=measure, target=target, precision=precision, threads=threads, processes=processes, block=block
+    )
+    beside.check()
     if len(models) == 1 and settings:
         models = [models[0], models[0]]
     devices = [load_device(name) for name in device or ()]
     sizes = parse_resolution(resolution)
     shape, arguments = parse_input(input_size), parse_kwargs(kwargs)
     subjects: list[Subject] = []
+    networks: list[Network] = []
     for i, model in enumerate(models):
         changes = settings or [] if i else []
         if source_of(model) is not None:
@@ -87,12 +107,35 @@ def compare(
             )
             made = profile_network(network, devices, by="stage", form="deploy" if form is Form.deploy else "train")
             subjects.append(Subject(made, "", (network.deploy.batched,)))
+            networks.append(
+                Network(
+                    model=model, resolution=sizes, batch=batch, input_size=shape, kwargs=tuple(arguments.items())
+                )
+            )  # fmt: skip
         else:
             specs = _specs(model, changes, sizes, allow_plugins)
             subjects += [_subject(name, spec, devices, form.value, batch) for name, spec in specs]
+            networks += [
+                Network(model=name, document=spec.document, batch=batch)
+                if model.endswith(".json")
+                else Network(
+                    model=model, overrides=tuple(changes), resolution=sizes, batch=batch, allow_plugins=allow_plugins
+                )
+                for name, spec in specs
+            ]
     if len(subjects) < 2:
         raise UsageError("compare needs two models or more, or one and --set KEY=VALUE")
     comparisons = [judge(subjects[0], other, devices) for other in subjects[1:]]
+    code = 0
+    if measure is not None:
+        if len(set(networks)) < len(networks):
+            raise UsageError("--measure: two of the models are the same network: there is nothing to tell apart")
+        ran, results = beside.run(networks, blocks=_BLOCKS)
+        code = results.exit_code
+        comparisons = [
+            with_measured(comparison, _measured(networks[0], other, ran))
+            for comparison, other in zip(comparisons, networks[1:], strict=True)
+        ]
     if chosen is Format.json:
         import json
 
@@ -109,7 +152,18 @@ def compare(
                 if i:
                     print()
                 show(table, chosen.value)
-    return 0
+    return code
+
+
+def _measured(a: Network, b: Network, ran: dict[Case, Measurement]) -> tuple[Measured, ...]:
+    """The pairs of one condition, wherever both have a figure."""
+    from dataclasses import replace
+
+    from vitscope.compare import Measured
+    from vitscope.measure.contrast import contrast
+
+    pairs = [(ran[case], ran.get(replace(case, network=b))) for case in ran if case.network == a]
+    return tuple(Measured(x, y, contrast(x, y)) for x, y in pairs if y is not None)
 
 
 def _specs(

@@ -275,7 +275,7 @@ def run_cases(
     exporter = Exporter()
     facts: dict[Job, dict[str, Any]] = {}
     for start in range(0, len(cases), together):
-        jobs: dict[Job, Case] = {}
+        jobs: dict[Job, list[Case]] = {}  # several where names differ and the network does not
         for case in cases[start : start + together]:
             progress.say(f"export: {case.network.label} to {case.format}, {case.precision}")
             try:
@@ -286,7 +286,7 @@ def run_cases(
                         yield case, known
                     continue
                 facts[job] = facts_of(case.network)
-                jobs.setdefault(job, case)
+                jobs.setdefault(job, []).append(case)
             except VitscopeError as error:
                 yield case, Failure.of(case, error)
         if not jobs:
@@ -297,18 +297,18 @@ def run_cases(
             on_progress=lambda step, start=start: progress.step(step, start, len(cases)),
         )  # fmt: skip
         for outcome in session:
-            case = jobs[outcome.job]
+            sharing = jobs[outcome.job]
             if isinstance(outcome, Failed):
-                yield case, Failure.of(case, outcome.error)
+                yield from ((case, Failure.of(case, outcome.error)) for case in sharing)
                 continue
             if book is not None:
                 book.add(outcome.measurement, facts[outcome.job])
-            yield case, outcome.measurement
+            yield from ((case, outcome.measurement) for case in sharing)
             if gate is not None:
                 try:
                     gate(outcome.job)
                 except VitscopeError as error:
-                    yield case, Failure.of(case, error)
+                    yield sharing[0], Failure.of(sharing[0], error)
 
 
 def in_order(cases: Sequence[Case], found: Iterator[tuple[Case, Measurement | Failure]]) -> Results:
@@ -348,14 +348,18 @@ class Beside:
         if flag := next((flag for flag, is_given in given.items() if is_given), None):
             raise UsageError(f"{flag}: belongs to --measure RUNTIME, which is not given")
 
-    def run(self, networks: Sequence[Network], *, profile_runs: int = 0) -> tuple[dict[Case, Measurement], Results]:
-        """Measure the networks, all of them taking turns: by case, and as Results with what failed."""
+    def run(
+        self, networks: Sequence[Network], *, profile_runs: int = 0, blocks: int = 1
+    ) -> tuple[dict[Case, Measurement], Results]:
+        """Measure the networks, all of them taking turns, `blocks` a process: by case, and as Results with what failed."""
+        from dataclasses import replace
+
         from vitscope.measure.plan import ALL, Failure, cases, parse_numbers, parse_precisions, parse_runtimes
         from vitscope.measure.targets import parse_target
 
         names = parse_runtimes([self.runtimes or ALL])
         counts, precisions = parse_numbers(self.threads, "--threads", 1), parse_precisions(self.precision)
-        protocol = make_protocol(self.processes, self.block)
+        protocol = replace(make_protocol(self.processes, self.block), blocks=blocks)
         if names != [ALL]:
             cases(networks, names, precisions=precisions, threads=counts)
         target, progress = parse_target(self.target), Progress()

@@ -6,11 +6,12 @@ import csv
 import io
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from vitscope import __version__
 from vitscope.compare import Change, Comparison, StageChange
+from vitscope.report.measure import measurement_json, warning_lines
 from vitscope.report.profile import SCHEMA_VERSION, prediction_text, profile_title
 from vitscope.report.table import Column, Row, Table
 from vitscope.units import UNKNOWN, count, fixed_milliseconds, percent, ratio, significant, size
@@ -52,6 +53,7 @@ def _value(value: Any) -> str:
 def _totals(c: Comparison) -> Table:
     rows = [_change_row(change, _format_of(change.metric)) for change in c.totals]
     rows += [_change_row(latency.change, fixed_milliseconds) for latency in c.latencies]
+    rows += [_change_row(measured.change, fixed_milliseconds) for measured in c.measured]
     rows += [_change_row(change, significant) for change in c.mes]
     a, b = _names(c)
     columns = (Column("total", "left"), Column(a), Column(b), Column("change"), Column("relative"))
@@ -66,6 +68,10 @@ def _totals(c: Comparison) -> Table:
             f"{latency.device}: {winner} (difference {_signed(d.delta_s)}, {percent(d.interval)} interval "
             f"{_signed(d.low_s)} to {_signed(d.high_s)})"
         )
+    for measured in c.measured:
+        found = replace(measured.contrast, a=a, b=b)
+        notes.append(f"{measured.change.metric}: {found.verdict}")
+    notes += warning_lines([m for measured in c.measured for m in (measured.a, measured.b)])
     verdict = c.verdict.replace(c.b.name, b) if c.b.name != c.a.name else c.verdict
     return Table(columns, tuple(rows), notes=(*dict.fromkeys(notes), verdict))
 
@@ -135,6 +141,15 @@ def comparisons_json(comparisons: Sequence[Comparison]) -> dict[str, Any]:
                     {"device": lat.device, **change(lat.change), "difference": asdict(lat.difference)}
                     for lat in c.latencies
                 ],
+                "measured": [
+                    {
+                        "runtime": m.a.condition.runtime,
+                        **change(m.change),
+                        "contrast": asdict(m.contrast) | {"verdict": m.contrast.verdict},
+                        "measurements": [measurement_json(m.a), measurement_json(m.b)],
+                    }
+                    for m in c.measured
+                ],
                 "mes": [change(m) for m in c.mes],
                 "stages": [
                     {"path": s.path, "only": s.only, "changes": [change(x) for x in s.changes]} for s in c.stages
@@ -146,13 +161,17 @@ def comparisons_json(comparisons: Sequence[Comparison]) -> dict[str, Any]:
     }
 
 
+def _timed(c: Comparison) -> list[Change]:
+    return [*(latency.change for latency in c.latencies), *(measured.change for measured in c.measured)]
+
+
 def comparisons_csv(comparisons: Sequence[Comparison]) -> str:
     """One line a quantity: totals, latencies, scores, then each stage's."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["a", "b", "part", "metric", "value_a", "value_b", "delta", "relative"])
     for c in comparisons:
-        changes = [("total", change) for change in (*c.totals, *(lat.change for lat in c.latencies), *c.mes)]
+        changes = [("total", change) for change in (*c.totals, *_timed(c), *c.mes)]
         changes += [(stage.path, change) for stage in c.stages for change in stage.changes]
         for part, x in changes:
             numbers = ["" if v is None else repr(v) for v in (x.a, x.b, x.delta, x.relative)]
