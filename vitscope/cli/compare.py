@@ -75,9 +75,8 @@ def compare(
     With --measure the models take turns on a runtime that is here, and each B is said to be faster, slower or neither.
     """
     from vitscope.cli.output import STDOUT, check_writable, emit, show
-    from vitscope.compare import Subject
+    from vitscope.compare import Subject, with_measured
     from vitscope.compare import compare as judge
-    from vitscope.compare import with_measured
     from vitscope.foreign import load_network, profile_network
     from vitscope.latency.device import load_device
     from vitscope.measure.plan import Network
