@@ -24,8 +24,9 @@ def upsample_bicubic2d(context: Any, node: Any) -> None:
 
     Core ML resizes bilinearly and by nearest neighbour only. The matrices are what torch makes of unit vectors.
     """
-    from coremltools.converters.mil import Builder as mb
+    from coremltools.converters.mil import Builder
 
+    build: Any = Builder  # its operations are attributes made when coremltools is imported
     image = context[node.inputs[0]]
     size, corners, factors = (_value(context, given) for given in (*node.inputs[1:], None, None)[:3])
     height, width = (int(n) for n in image.shape[-2:])
@@ -33,8 +34,8 @@ def upsample_bicubic2d(context: Any, node: Any) -> None:
     scales = (None, None) if factors is None else tuple(float(n) for n in factors)
     down = _matrix(height, sizes[0], scales[0], bool(corners))
     across = _matrix(width, sizes[1], scales[1], bool(corners))
-    tall = mb.matmul(x=down, y=image)
-    context.add(mb.matmul(x=tall, y=across.T.copy(), name=node.name))
+    tall = build.matmul(x=down, y=image)
+    context.add(build.matmul(x=tall, y=across.T.copy(), name=node.name))
 
 
 def _value(context: Any, given: Any) -> Any:

@@ -123,7 +123,7 @@ def inspect(path: Path, scopes: Mapping[str, str] | None = None) -> Inspection:
         raise UnavailableError(f'Core ML files cannot be opened: {error} (pip install "vitscope[coreml]")') from error
     try:
         with quiet():
-            spec = ct.utils.load_spec(str(path))
+            spec: Any = ct.utils.load_spec(str(path))
     except Exception as error:
         raise UsageError(
             f"{path}: is no Core ML package: {' '.join(str(error).split()) or type(error).__name__}"

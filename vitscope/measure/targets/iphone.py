@@ -38,6 +38,7 @@ _WINDOW = 25
 _CHUNK = 10  # predictions in one call, so that a phone that was unplugged is noticed
 _BUILD_S = 900.0  # the first build of the runner app, with signing
 _LIST_S = 60.0
+_FAREWELL_S = 10.0
 _NOTES = (
     "each prediction is sent to the phone by itself and follows a pause: expect more than Xcode's report shows",
     "warm-up and blocks are counted in inferences, not filled up to a duration",
@@ -292,9 +293,8 @@ class IPhoneChannel:
         self._target, self._timeout_s = target, timeout_s
         self._released = False
         mac = target.mac()
-        unit = "all" if job.unit == "ane" else job.unit
         try:
-            units = compute_units(mac.ct, unit)
+            units = compute_units(mac.ct, job.unit)
         except ValueError as error:
             raise UsageError(f"--compute-units: {error}") from error
         try:
@@ -303,7 +303,7 @@ class IPhoneChannel:
                 self._given = noise(model.get_spec())
         except Exception as error:
             raise MeasureError(f"{job.artifact.path}: coremltools cannot open it: {_said(error)}") from error
-        self._benchmarker = mac.benchmarker(model=model, device=device)
+        self._benchmarker: Any = mac.benchmarker(model=model, device=device)
         load = self._wait(self._benchmarker.benchmark_load(iterations=1), "loading the model")
         self.opened = target.opened(device, _seconds(load.samples)[0])
 
@@ -343,9 +343,17 @@ class IPhoneChannel:
         return "estimated", tuple(found.values())
 
     def close(self) -> None:
-        if not self._released:
-            self._released = True
-            self._target.release()
+        if self._released:
+            return
+        self._released = True
+        # Unloaded and dropped while the loop lives: coremltools' own destructor speaks to the phone through it.
+        loaded = getattr(self._benchmarker, "_loaded_model", None)
+        if loaded is not None:
+            with contextlib.suppress(Exception):
+                self._target.wait(loaded.unload(), "unloading the model", _FAREWELL_S)
+        with quiet():
+            self._benchmarker = loaded = None
+        self._target.release()
 
     def _predict(self, runs: int) -> list[float]:
         samples: list[float] = []
