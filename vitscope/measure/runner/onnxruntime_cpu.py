@@ -8,6 +8,7 @@ import tempfile
 from typing import Any
 
 from vitscope.measure.runner.noise import fitted, noise
+from vitscope.measure.runner.onnx_names import names_behind, nodes_of
 from vitscope.measure.runner.ops import op, typical
 
 _PROVIDERS = ["CPUExecutionProvider"]
@@ -44,7 +45,7 @@ class Model:
         self._binding.bind_ortvalue_input(given.name, self._given)
         first = self._session.run(None, {given.name: array})  # their shapes are known after a run at the latest
         self._results = [onnxruntime.OrtValue.ortvalue_from_numpy(result) for result in first]
-        for output, result in zip(self._session.get_outputs(), self._results, strict=True):
+        for output, result in zip(self._session.get_outputs(), self._results):  # noqa: B905  (Python 3.8)
             self._binding.bind_ortvalue_output(output.name, result)
         self.notes = (
             ["intra-op 1 thread, no pool"] if self._threads == 1 else ["threads spin within a run, not after it"]
@@ -88,9 +89,9 @@ class Model:
                 session.run(None, {self._name: array})
             with open(session.end_profiling(), encoding="utf-8") as file:
                 events = json.load(file)
-            with open(settings.optimized_model_filepath, "rb") as file:
-                written = nodes_of(file.read())
-        return "measured", _ops(events, written, runs)
+            written = nodes_of(settings.optimized_model_filepath)
+            names = names_behind(written, nodes_of(self._path))
+        return "measured", _ops(events, [node.name for node in written], names, runs)
 
 
 def load(path: str, options: dict[str, Any]) -> Model:
@@ -98,8 +99,11 @@ def load(path: str, options: dict[str, Any]) -> Model:
     return Model(path, options)
 
 
-def _ops(events: list[dict[str, Any]], written: list[tuple[str, list[str]]], runs: int) -> list[dict[str, Any]]:
-    """Seconds of each node of the optimised graph, typical of the last `runs` inferences."""
+def _ops(events: list[dict[str, Any]], written: list[str], names: list[list[str]], runs: int) -> list[dict[str, Any]]:
+    """Seconds of each node of the optimised graph, typical of the last `runs` inferences.
+
+    `written` are the nodes of that graph and `names` what stands behind each.
+    """
     ending = "_kernel_time"
     kernels = [event for event in events if event.get("cat") == "Node" and event["name"].endswith(ending)]
     kernels.sort(key=lambda event: event["ts"])
@@ -108,59 +112,12 @@ def _ops(events: list[dict[str, Any]], written: list[tuple[str, list[str]]], run
         raise RuntimeError(f"{len(kernels)} profiled kernels are no whole number of inferences")
     rounds = [kernels[start : start + size] for start in range(_WARM * size, len(kernels), size)]
     order = [event["name"][: -len(ending)] for event in rounds[0]]
-    by_name = dict(written)
-    # Nodes that the runtime put in share a name; they are told apart by their place where both lists run alike.
-    alike = [name for name, _ in written] == order
+    # Nodes that the runtime put in may share a name: such are told apart by their place, where both lists run alike.
+    alike = written == order
+    behind = {name: found for name, found in zip(written, names) if written.count(name) == 1}  # noqa: B905  (Python 3.8)
     ops = []
     for place, name in enumerate(order):
-        outputs = written[place][1] if alike else by_name.get(name, []) if order.count(name) == 1 else []
         seconds = typical([events[place]["dur"] for events in rounds]) * 1e-6
-        ops.append(op(name, rounds[0][place]["args"].get("op_name", ""), seconds, [name, *outputs], "cpu"))
+        found = names[place] if alike else behind.get(name, [name])
+        ops.append(op(name, rounds[0][place]["args"].get("op_name", ""), seconds, found, "cpu"))
     return ops
-
-
-def nodes_of(data: bytes) -> list[tuple[str, list[str]]]:
-    """(name, outputs) of every node of a serialised ONNX model, in its order.
-
-    The package onnx reads this too, but a board that only runs models lacks it. Field numbers are those of onnx.proto:
-    ModelProto.graph is 7, GraphProto.node 1, NodeProto.output 2 and NodeProto.name 3.
-    """
-    nodes = []
-    for field, graph in _fields(memoryview(data)):
-        if field != 7:
-            continue
-        for inner, node in _fields(graph):
-            if inner == 1:
-                parts = [(number, bytes(part).decode()) for number, part in _fields(node) if number in (2, 3)]
-                name = next((text for number, text in parts if number == 3), "")
-                nodes.append((name, [text for number, text in parts if number == 2]))
-    return nodes
-
-
-def _fields(data: memoryview) -> Any:
-    """(number, bytes) of every length-delimited field of a protobuf message; others are stepped over."""
-    at = 0
-    while at < len(data):
-        tag, at = _varint(data, at)
-        kind = tag & 7
-        if kind == 0:
-            _, at = _varint(data, at)
-        elif kind == 2:
-            length, at = _varint(data, at)
-            yield tag >> 3, data[at : at + length]
-            at += length
-        elif kind in (1, 5):
-            at += 8 if kind == 1 else 4
-        else:
-            raise ValueError(f"protobuf: wire type {kind}")
-
-
-def _varint(data: memoryview, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = data[at]
-        at += 1
-        value |= (byte & 127) << shift
-        shift += 7
-        if byte < 128:
-            return value, at
