@@ -85,7 +85,7 @@ def test_a_clock_that_cannot_be_read_is_taken_high_and_told() -> None:
 
 
 def test_an_iphone_12_is_held_to_the_facts_of_its_file() -> None:
-    roof = roof_of(replace(MEASUREMENT.condition, target="iphone", processor="iPhone13,2"))
+    roof = roof_of(replace(MEASUREMENT.condition, target="iphone", host="iPhone 12 (iPhone13,2)"))
     assert roof == device_roof(load_device("iphone12")) and roof is not None
     assert (roof.macs_per_s, roof.bytes_per_s, roof.on_chip_bytes) == (5.5e12, 34.1e9, 16777216)
 

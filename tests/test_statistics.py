@@ -23,7 +23,7 @@ from vitscope.measure.statistics import (
 )
 
 
-def blocks(processes: Sequence[Sequence[Sequence[float]]], step_s: float = 1.0) -> list[Block]:
+def blocks(processes: Sequence[Sequence[Sequence[float] | np.ndarray]], step_s: float = 1.0) -> list[Block]:
     """processes[p][b] are the samples of block b of process p."""
     made: list[Block] = []
     for process, parts in enumerate(processes):

@@ -119,7 +119,7 @@ def roof_of(condition: Condition) -> Roof | None:
             return None
         return host_roof(_flags(), condition.precision, threads=condition.threads, clock_hz=_highest_clock())  # type: ignore[arg-type]
     for product, name in _PRODUCTS.items():
-        if product in (condition.host, condition.processor):
+        if f"({product})" in condition.host or product == condition.processor:
             return device_roof(load_device(name))
     return None
 
