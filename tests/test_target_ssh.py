@@ -314,6 +314,15 @@ def test_no_server_and_no_host() -> None:
 
 
 @needs_sshd
+def test_a_python_in_the_home_there(server: Server, model: Artifact) -> None:
+    target = server.target(python=f"~/{os.path.relpath(sys.executable, Path.home())} -B")
+    channel = target.open(job(model), 60.0)
+    assert channel.opened.runtime_version
+    channel.close()
+    target.close()
+
+
+@needs_sshd
 def test_no_python_there_and_one_too_old(server: Server) -> None:
     with pytest.raises(UnavailableError) as error:
         server.target(python="python-that-is-not").runtimes()
@@ -356,9 +365,11 @@ def test_places_that_are_none(place: str) -> None:
     assert "expected ssh:USER@HOST" in one_line(error.value)
 
 
-def test_an_option_that_is_none() -> None:
-    with pytest.raises(UsageError):
-        SshTarget("pi@pi5", ssh_option=["-v"])
+def test_options_that_are_none() -> None:
+    for options in ({"ssh_option": ["-v"]}, {"python": ""}, {"python": "'~/bench"}):
+        with pytest.raises(UsageError) as error:
+            SshTarget("pi@pi5", **options)  # type: ignore[arg-type]
+        assert one_line(error.value).startswith(("--ssh-option -v", "--python "))
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ class SshTarget:
     def __init__(self, place: str, *, python: str = "python3", ssh_option: Sequence[str] = ()):
         self.name = f"ssh:{place}"
         self._host, port = _parsed(place)
-        self._python = shlex.join(shlex.split(python))
+        self._python, self._python_said = _in_shell(python), python
         for option in ssh_option:
             if not re.fullmatch(r"[A-Za-z]+[= ].+", option):
                 raise UsageError(f"--ssh-option {option}: expected Name=value, as in `man ssh_config`")
@@ -105,7 +105,7 @@ class SshTarget:
         said, lines = _last_line(done.stderr), done.stdout.decode(errors="replace").split()
         if done.returncode == _PYTHON_FAILED:
             raise UnavailableError(
-                f"{self.name}: {self._python} does not run there: install it (sudo apt install python3), "
+                f"{self.name}: {self._python_said} does not run there: install it (sudo apt install python3), "
                 "or name one with --python"
             )
         if done.returncode == _FOLDER_FAILED or (done.returncode == 0 and len(lines) != 2):
@@ -119,7 +119,7 @@ class SshTarget:
         if tuple(int(part) for part in re.findall(r"\d+", version)) < _OLDEST:
             self.close()
             raise UnavailableError(
-                f"{self.name}: {self._python} there is Python {version}, and the runner needs "
+                f"{self.name}: {self._python_said} there is Python {version}, and the runner needs "
                 f"{'.'.join(map(str, _OLDEST))} or newer: name a newer one with --python"
             )
 
@@ -187,7 +187,7 @@ class SshTarget:
         """The same with the cure for there, where vitscope is not installed and need not be."""
         known = RUNTIMES[runtime]
         text = str(error).removesuffix(f" ({known.cure})")
-        return UnavailableError(f"{text} (there: {self._python} -m pip install {known.package.replace('_', '-')})")
+        return UnavailableError(f"{text} (there: {self._python_said} -m pip install {known.package.replace('_', '-')})")
 
     def end(self, pid_file: str) -> None:
         """End a runner there that the end of its connection did not."""
@@ -257,6 +257,18 @@ def _parsed(place: str) -> tuple[str, str]:
     if host.startswith("-") or (user or "").startswith("-") or (port and not 0 < int(port) < 65536):
         raise UsageError(f"--target ssh:{place}: expected ssh:USER@HOST or ssh:USER@HOST:PORT")
     return (f"{user}@{host}" if user else host), port or ""
+
+
+def _in_shell(python: str) -> str:
+    """A command as words of the shell there; `~/` stays that machine's home, which quotes would hide."""
+    try:
+        words = shlex.split(python)
+    except ValueError:
+        words = []
+    if not words:
+        raise UsageError(f"--python {python}: expected a program of the machine, as ~/bench/bin/python")
+    first = f'"$HOME"/{shlex.quote(words[0][2:])}' if words[0].startswith("~/") else shlex.quote(words[0])
+    return " ".join((first, *map(shlex.quote, words[1:])))
 
 
 def _last_line(text: bytes) -> str:
