@@ -1,4 +1,4 @@
-"""`vitscope devices`: which devices latency can be predicted on, what is known of one, and its error, found again."""
+"""`vitscope devices`: what latency is predicted on, what is known of one, its error; and what is here to measure with."""
 
 from __future__ import annotations
 
@@ -12,20 +12,40 @@ from vitscope.cli.options import AsJson, Format, FormatChoice, choose_format
 from vitscope.errors import UsageError
 
 app = typer.Typer(
-    help="List the devices that latency is predicted on; show one, or check its error.", rich_markup_mode=None
+    help="List the devices that latency is predicted on, and the runtimes and devices here to measure with.",
+    rich_markup_mode=None,
 )
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A device of the list, or a device file.")]
 
 
 @app.callback(invoke_without_command=True)
-def list_all(context: typer.Context) -> None:
-    if context.invoked_subcommand is None:
-        from vitscope.cli.output import show as show_table
-        from vitscope.latency.device import list_devices, load_device
-        from vitscope.report.devices import device_list
+def list_all(context: typer.Context, as_json: AsJson = False) -> None:
+    if context.invoked_subcommand is not None:
+        return
+    from vitscope.cli.measuring import Progress
+    from vitscope.cli.output import show as show_table
+    from vitscope.latency.device import list_devices, load_device
+    from vitscope.measure.targets.attached import attached
+    from vitscope.measure.targets.host import HostTarget
+    from vitscope.report.devices import device_list, devices_json, runtime_list, target_list
 
-        show_table(device_list([load_device(name) for name in list_devices()]))
+    predicted = [load_device(name) for name in list_devices()]
+    if not as_json:
+        show_table(device_list(predicted))
+        print(flush=True)
+    progress = Progress()
+    progress.say("start each runtime in a process of its own")
+    found = HostTarget().runtimes()
+    progress.say("look for attached devices")
+    places = attached()
+    progress.clear()
+    if as_json:
+        print(json.dumps(devices_json(predicted, found, places), indent=2, ensure_ascii=False))
+        return
+    show_table(runtime_list(found))
+    print()
+    show_table(target_list(places))
 
 
 @app.command()

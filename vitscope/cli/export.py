@@ -180,6 +180,8 @@ def _files(
             raise UsageError(f"-o {output}: {len(labels) * len(formats)} files are asked for; name a folder")
         if output.suffix not in suffixes:
             raise UsageError(f"-o {output}: a file of {formats[0][0]} ends in {suffixes.pop()}")
+        if not output.parent.is_dir():
+            raise UsageError(f"-o {output}: the folder {output.parent} does not exist")
         files = {(labels[0], formats[0][0]): output}
     else:
         folder = output or Path()
@@ -205,9 +207,7 @@ def _check_free(path: Path, force: bool) -> None:
 
     if path.exists() and not force:
         raise UsageError(f"{path}: already exists, will not overwrite without --force")
-    folder = next(parent for parent in path.absolute().parents if parent.exists())
-    if not path.parent.exists() and folder != path.absolute().parent.parent:
-        raise UsageError(f"{path}: the folder {path.parent} does not exist")
+    folder = path.parent if path.parent.exists() else path.parent.absolute().parent  # which `_written` makes
     if not os.access(folder, os.W_OK):
         raise UsageError(f"{path}: cannot write in the folder {folder}")
 

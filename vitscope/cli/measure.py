@@ -137,7 +137,11 @@ def measure(
     ] = None,
     option: Annotated[
         list[str] | None,
-        typer.Option("--option", metavar="NAME=VALUE", help="Flag of an Android benchmark program (repeatable)."),
+        typer.Option(
+            "--option",
+            metavar="NAME=VALUE",
+            help="Option of torch.compile, or flag of a program on Android (repeatable).",
+        ),
     ] = None,
     team: Annotated[
         str | None, typer.Option("--team", metavar="ID", help="Development team that signs for an iPhone.")
@@ -188,7 +192,7 @@ def measure(
     place = _target(
         target, runner, cores=cores, python=python, ssh_option=ssh_option, team=team, bundle=bundle, profile=signing
     )
-    options = _options(option or [], target)
+    options = _options(option or [], target, names)
     chosen_unit = None if unit is None else unit.value
     if names != [ALL]:  # what no runtime of these can do is said before anything is started
         cases(networks, names, precisions=precisions, unit=chosen_unit, threads=counts)
@@ -279,9 +283,9 @@ def _target(text: str, runner: list[str] | None, **options: str | list[str] | No
     return parse_target(text, runners=runners_of(runner), **options)
 
 
-def _options(texts: Sequence[str], target: str) -> tuple[tuple[str, str], ...]:
-    if texts and target.partition(":")[0] != "adb":
-        raise UsageError(f"--option {texts[0]}: only the benchmark program of an Android device takes flags")
+def _options(texts: Sequence[str], target: str, runtimes: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    if texts and target.partition(":")[0] != "adb" and list(runtimes) != ["torch.compile"]:
+        raise UsageError(f"--option {texts[0]}: only torch.compile and the programs of an Android device take options")
     pairs = [text.partition("=") for text in texts]
     for text, (name, equals, _) in zip(texts, pairs, strict=True):
         if not name or not equals:

@@ -1,18 +1,22 @@
-"""Devices as tables: what is known of one, what its fit came out as, and how wrong it is on families it has not seen."""
+"""Devices as tables: what is known of one, its fit, its error on families it has not seen; and what is here to measure."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from math import expm1
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 from vitscope import units
+from vitscope.export import FORMATS
 from vitscope.latency.device import Coefficients, Device
+from vitscope.measure.runtimes import RUNTIMES
+from vitscope.measure.targets.attached import Place
 from vitscope.report.table import Column, Row, Table
 
 if TYPE_CHECKING:
     from vitscope.latency.validate import Report, Score
 
-_LEFT = "left"
+_LEFT: Literal["left"] = "left"
 
 
 def device_list(devices: list[Device]) -> Table:
@@ -27,6 +31,67 @@ def device_list(devices: list[Device]) -> Table:
         Column("about", _LEFT),
     )  # fmt: skip
     return Table(columns, tuple(rows), notes=("vitscope devices show NAME prints one whole",))
+
+
+def runtime_list(found: Mapping[str, str | Exception]) -> Table:
+    """What can execute a network on this host, with versions; for the rest what is missing and how one gets it."""
+    rows = []
+    for name, runtime in RUNTIMES.items():
+        answer = found.get(name)
+        there = isinstance(answer, str)
+        executes = f"{FORMATS[runtime.format].title}, on {' or '.join(runtime.units)}"
+        said = str(answer) if there else units.UNKNOWN
+        missing = "" if there else _without_place(answer)
+        rows.append(Row((name, runtime.title, said, executes, missing), style="" if there else "dim"))
+    columns = (
+        Column("runtime", _LEFT), Column("", _LEFT), Column("version here", _LEFT), Column("executes", _LEFT),
+        Column("missing", _LEFT),
+    )  # fmt: skip
+    return Table(
+        columns, tuple(rows), title="runtimes on this host",
+        notes=("vitscope measure MODEL --runtime NAME measures with one, profile and compare --measure NAME too",),
+    )  # fmt: skip
+
+
+def _without_place(error: object) -> str:
+    """The reason, without the host and the title that stand in the row already."""
+    text = str(error or "not known")
+    return text.partition(" is not here: ")[2] or text
+
+
+def target_list(places: Sequence[Place]) -> Table:
+    """Where one can measure now."""
+    rows = tuple(
+        Row((p.target, p.about, "ready" if not p.trouble else p.trouble), style="dim" if p.trouble else "")
+        for p in places
+    )
+    columns = (Column("target", _LEFT), Column("", _LEFT), Column("state", _LEFT))
+    note = "ssh:USER@HOST measures on any machine that ssh reaches without a password and that has Python 3.8 and a runtime"
+    return Table(columns, rows, title="targets", notes=(note,))
+
+
+def devices_json(
+    devices: Sequence[Device], found: Mapping[str, str | Exception], places: Sequence[Place]
+) -> dict[str, Any]:
+    """The three lists; a runtime or target that cannot be used says why."""
+    return {
+        "schema_version": 1,
+        "devices": [
+            {"name": d.name, "runtime": d.runtime, "precision": d.precision, "about": d.about} for d in devices
+        ],
+        "runtimes": [
+            {
+                "name": name,
+                "title": runtime.title,
+                "version": answer if isinstance(answer := found.get(name), str) else None,
+                "missing": None if isinstance(answer, str) else str(answer),
+                "format": runtime.format,
+                "units": list(runtime.units),
+            }
+            for name, runtime in RUNTIMES.items()
+        ],
+        "targets": [{"target": p.target, "about": p.about, "trouble": p.trouble or None} for p in places],
+    }
 
 
 def device_tables(device: Device) -> list[Table]:
