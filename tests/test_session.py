@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,7 +35,7 @@ class Scripted:
         self.opened = opened
         self._fails = fails
 
-    def runtimes(self) -> dict[str, str]:
+    def runtimes(self, names: Sequence[str] = ()) -> dict[str, str]:
         return {"onnxruntime": "1.0"}
 
     def open(self, job: Job, timeout_s: float) -> ScriptedChannel:

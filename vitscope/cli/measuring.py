@@ -93,7 +93,7 @@ def present_on(target: TargetRecord, names: Sequence[str]) -> tuple[dict[str, st
     from vitscope.measure.plan import ALL
     from vitscope.measure.runtimes import RUNTIMES
 
-    found = target.runtimes()
+    found = target.runtimes(() if list(names) == [ALL] else names)
     there = {name: version for name in RUNTIMES if isinstance(version := found.get(name), str)}
     if list(names) == [ALL]:
         if not there:

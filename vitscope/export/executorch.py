@@ -1,8 +1,8 @@
 """ExecuTorch with XNNPACK: a network as a `.pte` file, lowered from the torch.export program that all formats share.
 
 Two graph steps of our own precede the lowering, both without effect on values. Tables of attention bias are gathered
-once (they are constants), and the expansions to their own shape that torch writes around every 4-D matmul are taken
-out: XNNPACK has neither operation, and each would end one delegate and begin another. A network in one piece runs
+once (they are constants), and movements of data are said in the words that XNNPACK has; torch writes an expansion to
+its own shape around every 4-D matmul, and each would end one delegate and begin another. A network in one piece runs
 faster, and is lowered several times faster, since every piece is lowered by itself.
 """
 
@@ -32,7 +32,9 @@ def write(subject: Subject, path: Path, precision: Precision) -> Written:
 
     notes = []
     if precision == "fp16":
-        notes.append("weights, input, output and arithmetic in fp16")
+        notes.append(
+            "input, output and arithmetic in fp16; weights too, but ExecuTorch stores those of convolutions in fp32"
+        )
     if precision == "int8":
         notes.append(
             f"int8 weights per channel and activations per tensor (PT2E, XNNPACKQuantizer), calibrated on "
@@ -72,14 +74,14 @@ def lower(subject: Subject, precision: Precision, partitioners: Sequence[Any]) -
     program: Any = exported(subject, precision)
     try:
         with silenced():
+            program = constant_prop_pass(program)  # before quantising, or it would turn int8 weights back into fp32
             if precision == "int8":
                 program = _quantised(program, subject)
-            program = constant_prop_pass(program)
             for node in program.graph.nodes:
                 # Every pass deep-copies this history of a node and adds to it: a quarter of the time, and no one asks.
                 node.meta.pop("from_node", None)
             edge = to_edge_transform_and_lower(
-                program, transform_passes=[_without_idle_expansions], partitioner=list(partitioners)
+                program, transform_passes=[_in_xnnpacks_words], partitioner=list(partitioners)
             )
             scopes, taken, left, parts = _inventory(edge.exported_program().graph_module)
             content = edge.to_executorch().buffer
@@ -107,23 +109,61 @@ def _quantised(program: Any, subject: Subject) -> Any:
         return torch.export.export(convert_pt2e(module), (subject.example(),), strict=False)
 
 
-def _without_idle_expansions(module: Any) -> Any:
-    """A pass: remove expansions to the shape that a tensor already has."""
+def _in_xnnpacks_words(module: Any) -> Any:
+    """A pass: say with views and slices, which XNNPACK has, what torch says with other movements of data.
+
+    Expansions to the shape that a tensor already has go; squeezed and inserted axes are views; one of an axis, and
+    each part of a split, is a slice.
+    """
     from executorch.exir.dialects._ops import ops
     from torch.fx.passes.infra.pass_base import PassResult
 
-    found = [
-        node
-        for node in module.graph.nodes
-        if node.op == "call_function"
-        and node.target == ops.edge.aten.expand_copy.default
-        and tuple(node.meta["val"].shape) == tuple(node.args[0].meta["val"].shape)
-    ]
-    for node in found:
-        node.replace_all_uses_with(node.args[0])
-        module.graph.erase_node(node)
+    aten = ops.edge.aten
+    views = {aten.squeeze_copy.dim, aten.squeeze_copy.dims, aten.unsqueeze_copy.default}
+    graph = module.graph
+    changed = False
+
+    def call(target: Any, arguments: tuple[Any, ...], like: Any) -> Any:
+        with graph.inserting_before(like):
+            made = graph.call_function(target, arguments)
+        made.meta = dict(like.meta)
+        return made
+
+    def shape(node: Any) -> list[int]:
+        return [int(size) for size in node.meta["val"].shape]
+
+    def slice_as(node: Any, source: Any, axis: int, start: int, length: int) -> Any:
+        """`length` of `source` from `start`, in the shape of `node`."""
+        part = call(aten.slice_copy.Tensor, (source, axis, start, start + length), node)
+        part.meta["val"] = source.meta["val"].narrow(axis, start, length).contiguous()
+        return part if shape(part) == shape(node) else call(aten.view_copy.default, (part, shape(node)), node)
+
+    def replace(node: Any, by: Any) -> None:
+        nonlocal changed
+        node.replace_all_uses_with(by)
+        graph.erase_node(node)
+        changed = True
+
+    for node in list(graph.nodes):
+        if node.op != "call_function":
+            continue
+        if node.target == aten.expand_copy.default and shape(node) == shape(node.args[0]):
+            replace(node, node.args[0])
+        elif node.target in views:
+            replace(node, call(aten.view_copy.default, (node.args[0], shape(node)), node))
+        elif node.target == aten.select_copy.int:
+            source, axis, index = node.args
+            size = shape(source)[axis]
+            replace(node, slice_as(node, source, axis % len(shape(source)), index % size, 1))
+        elif node.target == aten.split_with_sizes_copy.default:
+            source, sizes = node.args[:2]
+            axis = (node.args[2] if len(node.args) > 2 else 0) % len(shape(source))
+            for item in list(node.users):
+                index = item.args[1]
+                replace(item, slice_as(item, source, axis, sum(sizes[:index]), sizes[index]))
+            graph.erase_node(node)
     module.recompile()
-    return PassResult(module, bool(found))
+    return PassResult(module, changed)
 
 
 def _inventory(module: Any) -> tuple[dict[str, str], int, Counter[str], int]:

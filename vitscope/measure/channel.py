@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -78,8 +79,11 @@ class Target(Protocol):
 
     name: str
 
-    def runtimes(self) -> dict[str, Any]:
-        """Runtime name → version string, or the UnavailableError that says what is missing and how to get it."""
+    def runtimes(self, names: Sequence[str] = ()) -> dict[str, Any]:
+        """Runtime name → version string, or the UnavailableError that says what is missing and how to get it.
+
+        `names` are the only ones that matter, where given: asking for one may load it. Others may be in the answer.
+        """
         ...
 
     def open(self, job: Job, timeout_s: float) -> Channel:

@@ -232,10 +232,14 @@ def versions_message(runtimes: Sequence[Runtime] = tuple(RUNTIMES.values())) -> 
     return {"do": "versions", "adapters": {runtime.name: runtime.adapter for runtime in runtimes}}
 
 
-def versions(process: RunnerProcess, timeout_s: float) -> dict[str, str | VitscopeError]:
-    """Runtime → its version on the target, or the UnavailableError that says what is missing and how to get it."""
+def versions(process: RunnerProcess, timeout_s: float, names: Sequence[str] = ()) -> dict[str, str | VitscopeError]:
+    """Runtime → its version on the target, or the UnavailableError that says what is missing and how to get it.
+
+    Each is imported to know, which takes seconds for some: `names` are the only ones to ask for, where given.
+    """
+    wanted = [RUNTIMES[name] for name in names or RUNTIMES]
     found: dict[str, str | VitscopeError] = {}
-    for name, version in process.ask(versions_message(), timeout_s)["runtimes"].items():
+    for name, version in process.ask(versions_message(wanted), timeout_s)["runtimes"].items():
         if isinstance(version, str):
             found[name] = version
         else:

@@ -150,7 +150,7 @@ class AdbTarget:
     def name(self) -> str:
         return f"adb:{self._adb.serial if self._adb else self.serial}"
 
-    def runtimes(self) -> dict[str, Any]:
+    def runtimes(self, names: Sequence[str] = ()) -> dict[str, Any]:
         """Runtimes whose program the user pointed to, with the program's digest for a version: none prints one."""
         found: dict[str, Any] = {}
         for runtime, program in PROGRAMS.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,11 @@ class HostTarget:
 
     name = "host"
 
-    def runtimes(self) -> dict[str, Any]:
-        """Runtime → version, or the UnavailableError that says what is missing."""
+    def runtimes(self, names: Sequence[str] = ()) -> dict[str, Any]:
+        """Runtime → version, or the UnavailableError that says what is missing; of `names` alone, where given."""
         process = self._start()
         try:
-            return dict(versions(process, _VERSIONS_S))
+            return dict(versions(process, _VERSIONS_S, names))
         finally:
             process.close()
 

@@ -17,7 +17,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -118,7 +118,7 @@ class IPhoneTarget:
         self._prepared: Any = None  # a Device with a running app
         self._open = 0  # channels that use it
 
-    def runtimes(self) -> dict[str, Any]:
+    def runtimes(self, names: Sequence[str] = ()) -> dict[str, Any]:
         """Core ML with the version of iOS, or why it is not there; nothing else runs on an iPhone from here."""
         found: dict[str, Any] = {
             name: UnavailableError(f"{self.name}: {runtime.title} does not run on an iPhone, Core ML does")

@@ -57,11 +57,11 @@ class SshTarget:
         self._there: dict[str, str] = {}  # SHA-256 of what was copied → its path there
         self._started = 0
 
-    def runtimes(self) -> dict[str, Any]:
+    def runtimes(self, names: Sequence[str] = ()) -> dict[str, Any]:
         """Runtime → its version there, or the UnavailableError that says how to get it there."""
         process = self._start()
         try:
-            found: dict[str, Any] = dict(versions(process, _VERSIONS_S))
+            found: dict[str, Any] = dict(versions(process, _VERSIONS_S, names))
         finally:
             process.close()
         return {

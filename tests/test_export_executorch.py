@@ -1,0 +1,141 @@
+"""ExecuTorch files against PyTorch: values, names that lead back to modules, what a delegate takes, precisions, refusals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.networks import relative_error
+from tests.test_export_litert import TRANSFORMER, expected, subject
+from vitscope.errors import UnavailableError
+from vitscope.export import RefusedError, export
+from vitscope.export.artifact import Artifact, Precision, block_of
+from vitscope.subject import subject_of
+
+pytest.importorskip("executorch.exir")
+
+
+def run(artifact: Artifact, image: Tensor) -> Tensor:
+    from executorch.runtime import Runtime
+
+    method = Runtime.get().load_program(str(artifact.path)).load_method("forward")
+    assert method is not None
+    return method.execute([image.half() if artifact.precision == "fp16" else image])[0].float()
+
+
+@pytest.fixture(scope="module")
+def mobile(tmp_path_factory: pytest.TempPathFactory) -> Mapping[Precision, Artifact]:
+    """MobileOne-S0, a chain of convolutions, in every precision."""
+    folder = tmp_path_factory.mktemp("executorch")
+    precisions: tuple[Precision, ...] = ("fp32", "fp16", "int8")
+    return {p: export(subject("mobileone_s0"), "executorch", folder / f"{p}.pte", p) for p in precisions}
+
+
+@pytest.fixture(scope="module")
+def transformer(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    return export(subject(*TRANSFORMER), "executorch", tmp_path_factory.mktemp("executorch") / "t.pte")
+
+
+def test_a_transformer_agrees_with_pytorch(transformer: Artifact) -> None:
+    of = subject(*TRANSFORMER)
+    assert relative_error(run(transformer, of.example()), expected(of)) < 1e-4
+
+
+def test_a_transformer_is_taken_whole_but_for_its_subsampling_and_its_mean(transformer: Artifact) -> None:
+    (note,) = transformer.notes
+    assert note.startswith("XNNPACK runs ") and note.endswith(" in 3 parts; not avg_pool2d, mean"), note
+
+
+def test_every_operation_of_a_transformer_names_its_module(transformer: Artifact) -> None:
+    modules = dict(subject(*TRANSFORMER).module.named_modules())
+    for name, scope in transformer.scopes.items():
+        assert scope in modules
+        assert block_of(scope, transformer.blocks) is not None
+        if "convolution" in name:
+            assert isinstance(modules[scope], nn.Conv2d), (name, scope)
+    convolutions = [module for module in modules.values() if isinstance(module, nn.Conv2d)]
+    assert sum("convolution" in name for name in transformer.scopes) == len(convolutions)
+    assert {block_of(scope, transformer.blocks) for scope in transformer.scopes.values()} == set(transformer.blocks)
+
+
+def test_precisions_differ_by_size_and_by_error(mobile: Mapping[Precision, Artifact]) -> None:
+    of = subject("mobileone_s0")
+    errors = {p: relative_error(run(artifact, of.example()), expected(of)) for p, artifact in mobile.items()}
+    assert errors["fp32"] < 1e-4
+    assert 1e-5 < errors["fp16"] < 0.05
+    assert 1e-3 < errors["int8"] < 0.3
+    size = {p: artifact.num_bytes for p, artifact in mobile.items()}
+    assert size["fp16"] < 0.9 * size["fp32"]
+    assert size["int8"] < 0.4 * size["fp32"]
+
+
+def test_every_precision_runs_in_one_piece(mobile: Mapping[Precision, Artifact]) -> None:
+    for artifact in mobile.values():
+        assert any(note.startswith("XNNPACK runs all ") and "parts" not in note for note in artifact.notes)
+
+
+class Movements(nn.Module):
+    """What torch says with squeeze, unsqueeze, select, split, unbind and expand, between two layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.before, self.after = nn.Conv2d(3, 12, 1), nn.Conv2d(6, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.before(x)
+        q, k, v = x.reshape(1, 3, 4, 64).unbind(1)
+        mixed = (q.unsqueeze(1).transpose(2, 3) @ k.unsqueeze(1)) @ v.unsqueeze(1).transpose(2, 3)
+        left, right = x.split([2, 10], dim=1)
+        y = mixed.transpose(2, 3).squeeze(1).reshape(1, 4, 8, 8)
+        return self.after(torch.cat((left + right[:, -2:], y), 1)) * x[:, -1].unsqueeze(1)
+
+
+def test_movements_of_data_stay_inside_the_delegate(tmp_path: Path) -> None:
+    of = subject_of(Movements(), (3, 8, 8))
+    artifact = export(of, "executorch", tmp_path / "m.pte")
+    assert artifact.notes[-1].startswith("XNNPACK runs all ") and "parts" not in artifact.notes[-1]
+    assert relative_error(run(artifact, of.example()), expected(of)) < 1e-5
+    assert {"before", "after"} <= set(artifact.scopes.values())
+
+
+def test_a_file_for_core_ml_is_written_here_and_taken_whole(tmp_path: Path) -> None:
+    pytest.importorskip("coremltools")
+    of = subject_of(Movements(), (3, 8, 8))
+    artifact = export(of, "executorch-coreml", tmp_path / "c.pte", "fp16")
+    assert artifact.notes[0].startswith("Core ML runs all "), artifact.notes
+    assert b"CoreMLBackend" in artifact.path.read_bytes()
+    assert {"before", "after"} <= set(artifact.scopes.values())
+
+
+class Spectral(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.fft.fft2(x).abs()
+
+
+class Branching(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x if x.sum() > 0 else -x
+
+
+@pytest.mark.parametrize("network", [Spectral, Branching])
+def test_what_cannot_be_expressed_is_refused_in_one_line(network: type[nn.Module], tmp_path: Path) -> None:
+    with pytest.raises(RefusedError) as refused:
+        export(subject_of(network(), (3, 8, 8), name="odd"), "executorch", tmp_path / "o.pte")
+    text = str(refused.value)
+    assert text.startswith("odd: ") and "\n" not in text and len(text) < 400
+    assert not (tmp_path / "o.pte").exists()
+
+
+def test_a_missing_package_names_its_cure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "executorch.backends.xnnpack.partition.xnnpack_partitioner", None)
+    with pytest.raises(UnavailableError, match=r"vitscope\[executorch\]"):
+        export(subject_of(Spectral(), (3, 8, 8)), "executorch", tmp_path / "o.pte")
+
+
+def test_exporting_prints_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    export(subject_of(Movements(), (3, 8, 8)), "executorch", tmp_path / "m.pte")
+    assert capfd.readouterr() == ("", "")
