@@ -57,8 +57,9 @@ def test_eight_bits_are_of_the_weights_alone(tmp_path: Path) -> None:
     before, now = inspect(half.path), inspect(small.path)
     weights, biases = 3 * 64 * 9 + 64 * 64 * 9, 64 + 64
     assert before.weight_bytes == 2 * (weights + biases)
-    # The first convolution has 1728 weights, under the 2048 from which coremltools quantises; each channel has a scale.
-    assert now.weight_bytes == 2 * 3 * 64 * 9 + 64 * 64 * 9 + 2 * biases + 2 * 64
+    # The first convolution has 1728 weights, under the 2048 from which coremltools quantises; each channel of the
+    # second has a scale of two bytes and a zero point of one.
+    assert now.weight_bytes == 2 * 3 * 64 * 9 + 64 * 64 * 9 + 2 * biases + 3 * 64
     assert now.kinds == before.kinds and set(now.dtypes) == {"float16"}
     assert any("weights only" in note for note in small.notes)
     assert small.scopes == half.scopes, "the names stay"
@@ -84,7 +85,8 @@ def test_every_operation_leads_to_a_block(name: str, network: Subject, artifact:
 
 def test_nothing_known_is_refused_of_a_network_made_for_it(artifact: Artifact) -> None:
     line = inspect(artifact.path, artifact.scopes).line()
-    assert line.endswith("Neural Engine: nothing known to be refused") and line.startswith("193 ops, ")
+    assert line == "193 ops, 6.74MB of weights, Neural Engine: nothing known to be refused"
+    assert line in artifact.notes
 
 
 class Hostile(nn.Module):

@@ -25,7 +25,7 @@ from vitscope.measure.targets.iphone import BUNDLE, WARM_RUNS, IPhoneTarget, int
 from vitscope.subject import subject_of
 
 pytest.importorskip("coremltools")
-from tests.replayed_iphone import RECORDED, ReplayedPhone, replayed, same_parameters  # noqa: E402
+from tests.replayed_iphone import RECORDED, ReplayedPhone, replayed, same_parameters
 
 SAID = RECORDED["said"]
 
@@ -72,7 +72,7 @@ def test_a_measurement_from_the_list_of_devices_to_the_samples(phone_and_target,
     phone, target = phone_and_target
     channel = target.open(job(artifact), 5.0)
     opened = channel.opened
-    assert (opened.host, opened.processor) == ("iPhone 12 (iPhone13,2)", "Apple A14")
+    assert (opened.host, opened.processor) == ("iPhone13,2", "Apple A14 (iPhone 12)")
     assert opened.system == "iOS 17.5.1 (21F90)"
     assert opened.runtime_version.startswith("iOS 17.5.1, coremltools ")
     assert opened.load_s == pytest.approx(RECORDED["load_ns"] * 1e-9)
@@ -187,7 +187,7 @@ def test_of_two_phones_one_must_be_named(phone_and_target, artifact: Artifact) -
     assert isinstance(error, UsageError) and "2 iPhones" in str(error) and "Replayed iPad" in str(error)
     named = IPhoneTarget("replayed ipad", using=target.mac())
     channel = named.open(job(artifact), 5.0)
-    assert channel.opened.host == "iPhone 13 (iPhone14,5)"
+    assert channel.opened.host == "iPhone14,5"
     channel.close()
     named.close()
 
@@ -214,7 +214,7 @@ def test_a_crash_of_the_app_and_an_answer_that_never_comes(phone_and_target, art
     phone.fail_after = None
     channel = target.open(job(artifact), 0.3)
     phone.pause_s = 2.0
-    with pytest.raises(MeasureError, match="predicting failed: did not answer within 0.3 s"):
+    with pytest.raises(MeasureError, match=r"predicting failed: did not answer within 0\.3 s"):
         channel.block(1.0, 50)
     phone.pause_s = 0.0
     channel.close()
@@ -232,6 +232,18 @@ def test_a_phone_that_is_unplugged_midway_keeps_what_is_done(phone_and_target, a
     assert done[0].measurement.condition.system == "iOS 17.5.1 (21F90)"
     assert done[0].measurement.summary.samples == 10
     assert "unplugged or went away while predicting" in str(failed[0].error) and failed[0].error.exit_code == 1
+
+
+def test_a_plan_without_a_cost_leaves_the_measurement_as_it_is(phone_and_target, artifact: Artifact) -> None:
+    phone, target = phone_and_target
+    protocol = Protocol(processes=1, block_runs=10, warm_tolerance=0.05)
+    (whole,) = measure([job(artifact)], target, protocol, profile_runs=3)
+    assert isinstance(whole, Finished) and whole.measurement.attribution is not None
+    assert {block.unit for block in whole.measurement.attribution.blocks} == {"ane"}
+    phone.weights = lambda count: None
+    (without,) = measure([job(artifact)], target, protocol, profile_runs=3)
+    assert isinstance(without, Finished) and without.measurement.attribution is None
+    assert any("where the time went is not known" in note for note in without.measurement.notes)
 
 
 def test_a_runtime_or_a_unit_that_an_iphone_has_not(phone_and_target, artifact: Artifact) -> None:
@@ -257,7 +269,7 @@ def test_away_from_a_mac_it_is_one_line(artifact: Artifact) -> None:
 
 
 def test_hardware_names_and_cures() -> None:
-    assert phone_of("iPhone13,2").device == "iphone12"
+    assert phone_of("iPhone13,2").title == "iPhone 12"
     assert phone_of("iPhone14,7").chip == "A15" and phone_of("iPhone15,2").chip == "A16"
     assert phone_of("iPhone99,9").title == "iPhone99,9"
     assert cure_of(SAID["crashed"]) is None and cure_of(SAID["unplugged"]) is None

@@ -7,18 +7,15 @@ keep attention as one operation (iOS 18), which older phones refuse.
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
 import os
 import tempfile
-import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vitscope.export import RefusedError, Written
 from vitscope.export.coreml_ops import register
+from vitscope.export.inspect_coreml import CONSTANT, inspect_spec, operations, quiet
 from vitscope.export.program import exported, one_line, scope_of
 
 if TYPE_CHECKING:
@@ -27,7 +24,6 @@ if TYPE_CHECKING:
 
 INPUT, OUTPUT = "image", "logits"
 MINIMUM_TARGET = "iOS16"
-_CONSTANT = ("const", "constexpr_")  # what the compiler folds into weights
 
 
 def write(subject: Subject, path: Path, precision: Precision) -> Written:
@@ -66,38 +62,13 @@ def write(subject: Subject, path: Path, precision: Precision) -> Written:
             whole = os.path.join(folder, "model.mlpackage")  # coremltools refuses any other suffix
             model.save(whole)
             os.replace(whole, path)
-    names = {name for operation in operations(model.get_spec()) for name in _output_names(operation)}
-    notes = (f"for {MINIMUM_TARGET} and later, macOS 13 and later",)
+        spec = model.get_spec()
+    names = {output.name for operation in operations(spec) for output in operation.outputs}
+    scopes = {name: scope for name, scope in scopes.items() if name in names}
+    notes = (f"for {MINIMUM_TARGET} and later, macOS 13 and later", inspect_spec(spec, scopes).line())
     if precision == "int8":
         notes += ("int8 weights only: activations stay in fp16",)
-    if not half:
-        notes += ("fp32 operations never run on the Neural Engine",)
-    return Written(
-        tools=f"coremltools {ct.__version__}",
-        scopes={name: scope for name, scope in scopes.items() if name in names},
-        notes=notes,
-    )
-
-
-def operations(spec: Any) -> Iterator[Any]:
-    """The operations of a Core ML model's main function, in order, without its constants. `spec` is its protobuf."""
-    main = spec.mlProgram.functions["main"]
-    for operation in main.block_specializations[main.opset].operations:
-        if not operation.type.startswith(_CONSTANT):
-            yield operation
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Without the chatter of coremltools: versions it has not been tried with, missing Mac libraries, progress bars."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)
+    return Written(tools=f"coremltools {ct.__version__}", scopes=scopes, notes=notes)
 
 
 def _numbered(subject: Subject) -> tuple[Any, list[str]]:
@@ -120,7 +91,7 @@ def _scopes(model: Any, paths: list[str]) -> dict[str, str]:
 
     found: dict[str, str] = {}
     for operation in model._mil_program.functions["main"].operations:
-        if operation.op_type.startswith(_CONSTANT):
+        if operation.op_type.startswith(CONSTANT):
             continue
         handle = operation.scopes.get(ScopeSource.EXIR_DEBUG_HANDLE)
         path = paths[handle[0]] if handle and handle[0] is not None else _producer(operation, found)
@@ -145,7 +116,3 @@ def _with_int8_weights(model: Any) -> Any:
         global_config=cto.OpLinearQuantizerConfig(mode="linear_symmetric", dtype="int8", granularity="per_channel")
     )
     return cto.linear_quantize_weights(model, config)
-
-
-def _output_names(operation: Any) -> Iterator[str]:
-    return (output.name for output in operation.outputs)

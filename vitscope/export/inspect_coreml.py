@@ -8,16 +8,21 @@ which no rule applies is not proven to stay on the Neural Engine. Only the compu
 
 from __future__ import annotations
 
+import contextlib
+import io
+import logging
+import warnings
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
 from typing import Any
 
 from vitscope.errors import UnavailableError, UsageError
-from vitscope.export.coreml import quiet
+from vitscope.units import size
 
+CONSTANT = ("const", "constexpr_")  # what holds weights and parameters and executes nothing
 _BITS = {
     "FLOAT16": 16, "FLOAT32": 32, "FLOAT64": 64, "INT8": 8, "UINT8": 8, "INT16": 16, "UINT16": 16, "INT32": 32,
     "INT64": 64, "BOOL": 8, "INT4": 4, "UINT4": 4,
@@ -99,7 +104,7 @@ class Inspection:
 
     def line(self, most: int = 3) -> str:
         """The whole in one line, naming at most `most` findings."""
-        said = f"{len(self.ops)} ops, {self.weight_bytes} bytes of weights, Neural Engine: "
+        said = f"{len(self.ops)} ops, {size(self.weight_bytes)} of weights, Neural Engine: "
         if not self.findings:
             return said + "nothing known to be refused"
         by_rule = Counter(finding.rule.key for finding in self.findings)
@@ -130,6 +135,11 @@ def inspect(path: Path, scopes: Mapping[str, str] | None = None) -> Inspection:
         ) from error
     if spec.WhichOneof("Type") != "mlProgram":
         raise UsageError(f"{path}: holds a {spec.WhichOneof('Type')}, not an ML Program")
+    return inspect_spec(spec, scopes)
+
+
+def inspect_spec(spec: Any, scopes: Mapping[str, str] | None = None) -> Inspection:
+    """The same of the protobuf of an ML Program that is at hand."""
     main = spec.mlProgram.functions["main"]
     ops, weight_bytes = _read(main.block_specializations[main.opset].operations, _shapes(main.inputs))
     known = scopes or {}
@@ -146,6 +156,27 @@ def inspect(path: Path, scopes: Mapping[str, str] | None = None) -> Inspection:
     )
 
 
+def operations(spec: Any) -> Iterator[Any]:
+    """The operations of a Core ML model's main function, in order, without its constants. `spec` is its protobuf."""
+    main = spec.mlProgram.functions["main"]
+    for operation in main.block_specializations[main.opset].operations:
+        if not operation.type.startswith(CONSTANT):
+            yield operation
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Without the chatter of coremltools: versions it has not been tried with, missing Mac libraries, progress bars."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
 def _read(operations: Any, shapes: dict[str, tuple[int, ...]]) -> tuple[tuple[Op, ...], int]:
     """The operations that execute, and the bytes that constants hold in the file of weights or in the program."""
     values: dict[str, tuple[float, ...]] = {}
@@ -155,7 +186,7 @@ def _read(operations: Any, shapes: dict[str, tuple[int, ...]]) -> tuple[tuple[Op
     for operation in operations:
         output = operation.outputs[0]
         shapes.update(_shapes(operation.outputs))
-        if operation.type == "const" or operation.type.startswith("constexpr_"):
+        if operation.type.startswith(CONSTANT):
             constants.add(output.name)
             stored += sum(_stored(value) for value in operation.attributes.values())
             if operation.type == "const":

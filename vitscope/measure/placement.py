@@ -1,7 +1,8 @@
 """Where Core ML put each block: Neural Engine, GPU or CPU, from the compute plan; and which blocks fell off the Neural Engine.
 
 The plan is the device's own answer, but an estimate: it says where an operation is meant to run and what share of the time
-it is thought to take. Pure functions over the OpTimes that a channel gives; nothing here imports coremltools.
+it is thought to take (`vitscope.measure.attribution` tells that by block). Pure functions over the OpTimes that a channel
+gives; nothing here imports coremltools.
 """
 
 from __future__ import annotations
@@ -10,9 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from vitscope.errors import UsageError
-from vitscope.export.artifact import Artifact, block_of
+from vitscope.export.artifact import Artifact
+from vitscope.measure.attribution import block_of_op
 from vitscope.measure.channel import MeasureError
-from vitscope.measure.record import Attribution, BlockTime, OpTime
+from vitscope.measure.record import OpTime
 
 ENGINE = "ane"
 UNIT_TITLES: Mapping[str, str] = {ENGINE: "Neural Engine", "gpu": "GPU", "cpu": "CPU", "": "not told"}
@@ -64,28 +66,8 @@ def place(ops: Sequence[OpTime], artifact: Artifact) -> Placement:
     """Group the operations of a compute plan by the blocks of the network they came from."""
     parts: dict[str | None, list[OpTime]] = {path: [] for path in (*artifact.blocks, None)}
     for op in ops:
-        parts[_path(op, artifact)].append(op)
+        parts[block_of_op(op, artifact)].append(op)
     return Placement(blocks=tuple(_placed(path, part) for path, part in parts.items() if part))
-
-
-def attribute(ops: Sequence[OpTime], artifact: Artifact) -> Attribution:
-    """The share of each block in the plan's estimate, with the unit most of its operations run on.
-
-    The plan's weights need not sum to 1: what they leave of the whole stands among what no block explains.
-    """
-    placed = place(ops, artifact).blocks
-    total = sum(op.seconds for op in ops)
-    if total <= 0:
-        raise MeasureError(f"{artifact.model}: the compute plan gives no operation a cost")
-    return Attribution(
-        how="estimated",
-        source="Core ML compute plan",
-        blocks=tuple(
-            BlockTime(path=part.path, seconds=part.seconds, share=part.seconds / total, unit=part.unit)
-            for part in placed
-        ),
-        profiled_s=total,
-    )
 
 
 def require_engine(ops: Sequence[OpTime] | None, artifact: Artifact, unit: str) -> Placement:
@@ -118,15 +100,6 @@ def fallback_line(placement: Placement, most: int = 4) -> str:
     rest = f"; {len(fell) - most} more" if len(fell) > most else ""
     count = "1 block falls" if len(fell) == 1 else f"{len(fell)} blocks fall"
     return f"{count} off the Neural Engine: {'; '.join(said)}{rest}"
-
-
-def _path(op: OpTime, artifact: Artifact) -> str | None:
-    for name in (*op.names, op.name):
-        scope = artifact.scopes.get(name)
-        block = block_of(scope, artifact.blocks) if scope else None
-        if block is not None:
-            return block
-    return None
 
 
 def _placed(path: str | None, ops: Sequence[OpTime]) -> Placed:

@@ -182,12 +182,12 @@ class _Session:
                 found = channel.op_times(runs)
             finally:
                 channel.close()
+            if found is None:
+                return None, f"where the time went is not known: {job.runtime} has no profile of its operations"
+            how, ops = found
+            return attribute(how, ops, job.artifact, total_s, f"{job.runtime} {channel.opened.runtime_version}"), ""
         except VitscopeError as error:
             return None, f"where the time went is not known: {error}"
-        if found is None:
-            return None, f"where the time went is not known: {job.runtime} has no profile of its operations"
-        how, ops = found
-        return attribute(how, ops, job.artifact, total_s, f"{job.runtime} {channel.opened.runtime_version}"), ""
 
     def _forget_if_changed(self, job: Job, opened: Opened) -> None:
         """Rounds of another version, machine or system are those of another condition."""

@@ -8,11 +8,10 @@ from typing import NamedTuple
 
 
 class Phone(NamedTuple):
-    """What is sold under a product type. `device` is the vitscope device that models it, None where there is none."""
+    """What is sold under a product type."""
 
     title: str
     chip: str
-    device: str | None = None
 
 
 # theapplewiki.com/wiki/Models and Apple's own support.apple.com/111945 ("Identify your iPhone"). One name may be two
@@ -24,10 +23,10 @@ PHONES: Mapping[str, Phone] = {
     "iPhone12,3": Phone("iPhone 11 Pro", "A13"),
     "iPhone12,5": Phone("iPhone 11 Pro Max", "A13"),
     "iPhone12,8": Phone("iPhone SE (2nd generation)", "A13"),
-    "iPhone13,1": Phone("iPhone 12 mini", "A14", "iphone12"),
-    "iPhone13,2": Phone("iPhone 12", "A14", "iphone12"),
-    "iPhone13,3": Phone("iPhone 12 Pro", "A14", "iphone12"),
-    "iPhone13,4": Phone("iPhone 12 Pro Max", "A14", "iphone12"),
+    "iPhone13,1": Phone("iPhone 12 mini", "A14"),
+    "iPhone13,2": Phone("iPhone 12", "A14"),
+    "iPhone13,3": Phone("iPhone 12 Pro", "A14"),
+    "iPhone13,4": Phone("iPhone 12 Pro Max", "A14"),
     "iPhone14,2": Phone("iPhone 13 Pro", "A15"),
     "iPhone14,3": Phone("iPhone 13 Pro Max", "A15"),
     "iPhone14,4": Phone("iPhone 13 mini", "A15"),

@@ -24,7 +24,7 @@ from statistics import median
 from typing import Any, NoReturn, TypeVar
 
 from vitscope.errors import UnavailableError, UsageError, VitscopeError
-from vitscope.export.coreml import quiet
+from vitscope.export.inspect_coreml import quiet
 from vitscope.measure.channel import Job, MeasureError, Opened, Samples
 from vitscope.measure.record import OpTime
 from vitscope.measure.runner.coreml_mac import compute_units, noise, unit_of
@@ -189,8 +189,8 @@ class IPhoneTarget:
         phone = phone_of(product)
         return Opened(
             runtime_version=self._version(device),
-            host=f"{phone.title} ({product})" if product else phone.title,
-            processor=f"Apple {phone.chip}" if phone.chip else "unknown",
+            host=product or phone.title,
+            processor=f"Apple {phone.chip} ({phone.title})" if phone.chip else "unknown",
             system=f"iOS {device.os_version} ({device.os_build_number})",
             load_s=load_s,
             notes=_NOTES,
