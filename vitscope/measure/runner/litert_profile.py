@@ -76,7 +76,7 @@ class _TensorType(ctypes.Structure):
 class FileOp(NamedTuple):
     """An operation of the file: its kind, and the names of the values it makes, which are the file's names for it."""
 
-    index: int
+    number: int
     kind: str
     names: list[str]
 
@@ -86,7 +86,7 @@ class Kernel(NamedTuple):
 
     tag: str
     delegated: bool
-    index: int
+    number: int
     microseconds: int
 
 
@@ -196,14 +196,14 @@ def told(rounds: Sequence[Sequence[Kernel]], parts: Sequence[Sequence[FileOp]], 
         raise RuntimeError("LiteRT's profile is empty, or its inferences ran different kernels")
     first = rounds[0]
     names: list[list[str]] = [[] for _ in first]
-    by_index = {operation.index: operation for operation in left}
+    by_number = {operation.number: operation for operation in left}
     runs: list[list[int]] = []  # places of the kernels of each delegate
     for place, kernel in enumerate(first):
         if not kernel.delegated:
-            operation = by_index.get(kernel.index)
+            operation = by_number.get(kernel.number)
             if operation is not None and operation.kind == kernel.tag:
                 names[place] = operation.names
-        elif kernel.index == 0 or not runs:
+        elif kernel.number == 0 or not runs:
             runs.append([place])
         else:
             runs[-1].append(place)

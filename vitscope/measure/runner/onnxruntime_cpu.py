@@ -43,7 +43,9 @@ class Model:
         self._given = onnxruntime.OrtValue.ortvalue_from_numpy(array)
         self._binding = self._session.io_binding()
         self._binding.bind_ortvalue_input(given.name, self._given)
-        first = self._session.run(None, {given.name: array})  # their shapes are known after a run at the latest
+        first: list[Any] = list(
+            self._session.run(None, {given.name: array})
+        )  # their shapes are known after a run at the latest
         self._results = [onnxruntime.OrtValue.ortvalue_from_numpy(result) for result in first]
         for output, result in zip(self._session.get_outputs(), self._results):  # noqa: B905  (Python 3.8)
             self._binding.bind_ortvalue_output(output.name, result)

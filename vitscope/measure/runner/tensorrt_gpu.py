@@ -18,7 +18,7 @@ _WARM = 5  # inferences before the profile
 
 def version() -> str:
     """TensorRT's version. Raises ImportError where it, torch's CUDA build or a GPU is missing."""
-    import tensorrt
+    import tensorrt  # type: ignore[import-not-found]
     import torch
 
     if not torch.cuda.is_available():
@@ -31,7 +31,7 @@ class Model:
 
     def __init__(self, path: str, options: dict[str, Any]):
         import numpy
-        import tensorrt as trt
+        import tensorrt as trt  # type: ignore[import-not-found]
         import torch
 
         logger = trt.Logger(trt.Logger.ERROR)
@@ -84,7 +84,7 @@ class Model:
 
     def op_times(self, runs: int) -> tuple[str, list[dict[str, Any]]] | None:
         """Each layer of the engine by TensorRT's profiler; the file's names are in its metadata, where it keeps them."""
-        import tensorrt as trt
+        import tensorrt as trt  # type: ignore[import-not-found]
 
         times: dict[str, list[float]] = {}
 

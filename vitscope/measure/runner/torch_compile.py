@@ -10,10 +10,8 @@ import shutil
 from typing import Any
 
 from vitscope.measure.runner import torch_eager
-from vitscope.measure.runner.ops import op
 
 _COMPILERS = ("c++", "g++", "clang++")  # what Inductor looks for on Linux and macOS, after $CXX
-_WARM = 5  # inferences before the profile
 
 
 def version() -> str:
@@ -43,36 +41,9 @@ class Model(torch_eager.Model):
         self.run()
 
     def op_times(self, runs: int) -> tuple[str, list[dict[str, Any]]] | None:
-        """The kernels by torch's profiler, in a module compiled anew with a mark on each of its C++ kernels.
-
-        The nodes that a fused kernel stands for are those that Inductor names in its provenance, where it does.
-        """
-        import torch
-        import torch._inductor.config as inductor
-        from torch.profiler import ProfilerActivity, profile
-
-        cuda = self._sync is not None
-        torch._dynamo.reset()
-        inductor.cpp.enable_kernel_profile = True
-        try:
-            forward = torch.compile(self.module, mode=self._compile_mode)
-            with torch.inference_mode():
-                for _ in range(_WARM):
-                    forward(self.example)
-                activities = [ProfilerActivity.CPU, ProfilerActivity.CUDA] if cuda else [ProfilerActivity.CPU]
-                with profile(activities=activities) as prof:
-                    for _ in range(runs):
-                        forward(self.example)
-                    if self._sync is not None:
-                        self._sync()
-        finally:
-            inductor.cpp.enable_kernel_profile = False
-        ops = []
-        for event in prof.key_averages():
-            taken = (event.self_device_time_total if cuda else event.self_cpu_time_total) * 1e-6 / runs
-            if taken > 0:
-                ops.append(op(event.key, "kernel", taken, [], "cuda" if cuda else "cpu"))
-        return "measured", ops
+        """None: the profiler's marks on Inductor's kernels have names of kinds (`cpp_fused_silu_5`), one of which serves
+        many places, and its calls of ready-made kernels have none; neither leads back to a module."""
+        return None
 
 
 def load(path: str, options: dict[str, Any]) -> Model:
