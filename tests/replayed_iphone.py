@@ -22,7 +22,7 @@ from coremltools.models.compute_device import MLCPUComputeDevice, MLGPUComputeDe
 from coremltools.models.ml_program.experimental import async_wrapper, remote_device
 from coremltools.models.ml_program.experimental.model_structure_path import map_model_structure_to_path
 
-from vitscope.measure.targets.iphone import Interface, coremltools_interface, products_in
+from vitscope.measure.targets.xcode import Interface, coremltools_interface, products_in
 
 RECORDED = json.loads((Path(__file__).parent / "recorded" / "iphone.json").read_text(encoding="utf-8"))
 _WIRE = {"ane": {"neuralEngine": {"totalCoreCount": 16}}, "gpu": {"gpu": {}}, "cpu": {"cpu": {}}}

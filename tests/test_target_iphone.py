@@ -21,7 +21,8 @@ from vitscope.measure.runtimes import RUNTIMES
 from vitscope.measure.session import Failed, Finished, measure
 from vitscope.measure.targets import parse_target
 from vitscope.measure.targets.apple import CURES, cure_of, phone_of
-from vitscope.measure.targets.iphone import BUNDLE, WARM_RUNS, IPhoneTarget, interface, products_in
+from vitscope.measure.targets.iphone import BUNDLE, WARM_RUNS, IPhoneTarget
+from vitscope.measure.targets.xcode import interface, products_in
 from vitscope.subject import subject_of
 
 pytest.importorskip("coremltools")

@@ -11,14 +11,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
-import platform
 import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any, NoReturn, TypeVar
@@ -30,6 +27,7 @@ from vitscope.measure.record import OpTime
 from vitscope.measure.runner.coreml_mac import compute_units, noise, unit_of
 from vitscope.measure.runtimes import RUNTIMES
 from vitscope.measure.targets.apple import cure_of, phone_of
+from vitscope.measure.targets.xcode import Interface, interface, said
 
 BUNDLE = "com.example.vitscope.modelrunner"
 WARM_RUNS = 50  # coremltools drops one; an iPhone 12 needed about 50 to 200 until it was steady
@@ -37,60 +35,12 @@ _WARM_LIMIT = 200
 _WINDOW = 25
 _CHUNK = 10  # predictions in one call, so that a phone that was unplugged is noticed
 _BUILD_S = 900.0  # the first build of the runner app, with signing
-_LIST_S = 60.0
 _FAREWELL_S = 10.0
 _NOTES = (
     "each prediction is sent to the phone by itself and follows a pause: expect more than Xcode's report shows",
     "warm-up and blocks are counted in inferences, not filled up to a duration",
 )
 _T = TypeVar("_T")
-
-
-@dataclass(frozen=True, slots=True)
-class Interface:
-    """What is used of coremltools and of Xcode. `products` gives device identifier → product type (`iPhone13,2`);
-    `wake` has devicectl talk to a device, which brings up the connection that coremltools asks for."""
-
-    device: Any
-    device_type: Any
-    credentials: Any
-    benchmarker: Any
-    model: Any
-    ct: Any
-    products: Callable[[], Mapping[str, str]]
-    wake: Callable[[str], None]
-
-
-def interface() -> Interface:
-    """The interface on this Mac. Raises UnavailableError anywhere else, and where Xcode or coremltools is missing."""
-    if platform.system() != "Darwin":
-        raise UnavailableError(f"an iPhone is measured from a Mac with Xcode: this host runs {platform.system()}")
-    for tool in ("xcrun", "xcodebuild"):
-        if shutil.which(tool) is None:
-            raise UnavailableError(f"an iPhone is measured from a Mac with Xcode: {tool} is not here; install Xcode")
-    try:
-        return coremltools_interface(_products, _wake)
-    except ImportError as error:
-        raise UnavailableError(
-            f"an iPhone is measured through coremltools: {error}; {RUNTIMES['coreml'].cure}"
-        ) from error
-
-
-def coremltools_interface(products: Callable[[], Mapping[str, str]], wake: Callable[[str], None]) -> Interface:
-    """The names of the installed coremltools, on any system. Raises ImportError."""
-    with quiet():
-        import coremltools as ct
-        from coremltools.models.ml_program.experimental import perf_utils, remote_device
-    return Interface(
-        device=remote_device.Device,
-        device_type=remote_device.DeviceType,
-        credentials=remote_device.AppSigningCredentials,
-        benchmarker=perf_utils.MLModelBenchmarker,
-        model=ct.models.MLModel,
-        ct=ct,
-        products=products,
-        wake=wake,
-    )
 
 
 class IPhoneTarget:
@@ -176,7 +126,7 @@ class IPhoneTarget:
         except VitscopeError:
             raise
         except Exception as error:  # coremltools raises private kinds, and AttributeError where no answer came
-            self._raise(_said(error), doing)
+            self._raise(said(error), doing)
 
     def mac(self) -> Interface:
         if self._using is None:
@@ -245,7 +195,7 @@ class IPhoneTarget:
             with quiet():
                 devices = mac.device.get_devices()
         except Exception as error:
-            self._raise(_said(error), "listing devices", look=False)
+            self._raise(said(error), "listing devices", look=False)
         return [device for device in devices if device.type == mac.device_type.IPHONE]
 
     def _is_wanted(self, phone: Any) -> bool:
@@ -268,13 +218,13 @@ class IPhoneTarget:
             with contextlib.suppress(Exception):
                 session.stop()
 
-    def _raise(self, said: str, doing: str, *, look: bool = True) -> NoReturn:
+    def _raise(self, text: str, doing: str, *, look: bool = True) -> NoReturn:
         if look and self._is_gone():
-            raise MeasureError(f"{self.name}: the iPhone was unplugged or went away while {doing} ({said})")
-        cure = cure_of(said)
+            raise MeasureError(f"{self.name}: the iPhone was unplugged or went away while {doing} ({text})")
+        cure = cure_of(text)
         if cure is not None:
-            raise UnavailableError(f"{self.name}: {cure.meaning}, while {doing}: {cure.cure} ({said})")
-        raise MeasureError(f"{self.name}: {doing} failed: {said}")
+            raise UnavailableError(f"{self.name}: {cure.meaning}, while {doing}: {cure.cure} ({text})")
+        raise MeasureError(f"{self.name}: {doing} failed: {text}")
 
     def _is_gone(self) -> bool:
         """Whether no iPhone that is meant is attached any more; False where that cannot be told."""
@@ -302,7 +252,7 @@ class IPhoneChannel:
                 model = mac.model(str(job.artifact.path), compute_units=units, skip_model_load=True)
                 self._given = noise(model.get_spec())
         except Exception as error:
-            raise MeasureError(f"{job.artifact.path}: coremltools cannot open it: {_said(error)}") from error
+            raise MeasureError(f"{job.artifact.path}: coremltools cannot open it: {said(error)}") from error
         self._benchmarker: Any = mac.benchmarker(model=model, device=device)
         load = self._wait(self._benchmarker.benchmark_load(iterations=1), "loading the model")
         self.opened = target.opened(device, _seconds(load.samples)[0])
@@ -388,39 +338,3 @@ def _is_connected(phone: Any) -> bool:
 
 def _list(phones: list[Any]) -> str:
     return ", ".join(f"{phone.name} ({phone.udid})" for phone in phones)
-
-
-def _said(error: BaseException, limit: int = 300) -> str:
-    """What coremltools' exception says, in one line. It hands on the tool's stderr as bytes, and drops xcodebuild's
-    output, which its cause still has."""
-    message = getattr(error, "message", None) or getattr(error.__context__, "output", None) or str(error)
-    text = message.decode(errors="replace") if isinstance(message, bytes) else str(message)
-    if isinstance(error, AttributeError):
-        text = f"no answer came ({text})"
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    telling = [line for line in lines if "error" in line.lower()] or lines
-    text = " ".join(telling) or type(error).__name__
-    return text if len(text) <= limit else text[: limit - 1] + "…"
-
-
-def _products() -> Mapping[str, str]:
-    """Identifier → product type of every device that devicectl lists; coremltools does not hand on the type."""
-    with tempfile.TemporaryDirectory() as folder:
-        answer = Path(folder) / "devices.json"
-        command = ["xcrun", "devicectl", "list", "devices", "--json-output", str(answer)]
-        subprocess.run(command, check=True, capture_output=True, timeout=_LIST_S)
-        return products_in(json.loads(answer.read_text(encoding="utf-8")))
-
-
-def products_in(answer: Any) -> Mapping[str, str]:
-    """The product types in devicectl's JSON list of devices. Raises ValueError where it is none."""
-    try:
-        devices = answer["result"]["devices"]
-        return {device["identifier"]: device["hardwareProperties"].get("productType", "") for device in devices}
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"devicectl's list of devices lacks {error}") from error
-
-
-def _wake(identifier: str) -> None:
-    command = ["xcrun", "devicectl", "device", "info", "details", "--device", identifier]
-    subprocess.run(command, check=False, capture_output=True, timeout=_LIST_S)
