@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -22,7 +24,8 @@ from fake_android import FakeAndroid
 from vitscope.errors import UnavailableError, UsageError, VitscopeError
 from vitscope.export.artifact import Artifact
 from vitscope.measure.channel import Job, MeasureError
-from vitscope.measure.record import State
+from vitscope.measure.record import Protocol, State
+from vitscope.measure.session import Failed, Round, measure
 from vitscope.measure.targets import adb as adb_target
 from vitscope.measure.targets import android
 from vitscope.measure.targets.adb import AdbTarget, runners_of
@@ -242,6 +245,70 @@ def test_a_device_unplugged_while_it_runs_is_one_line_and_stays_gone(
 
 
 @needs_adb
+def test_what_a_session_measured_before_the_cable_was_pulled_is_kept(
+    phone: FakeAndroid, model: Artifact, runner: str
+) -> None:
+    target = AdbTarget(phone.serial, runners=runners_of([runner]))
+    short = Protocol(processes=3, block_s=0.0, block_runs=2, warm_s=0.0, warm_runs=1, warm_limit_s=0.0, timeout_s=20.0)
+    kept: list[tuple[Round, ...]] = []
+
+    def pull(_: Job, rounds: tuple[Round, ...]) -> None:
+        kept.append(rounds)
+        phone.unplug()
+
+    (failed,) = measure([job(model)], target, short, on_round=pull)
+    assert isinstance(failed, Failed) and phone.serial in one_line(failed.error)
+    ((done,),) = kept
+    assert done.blocks[0].averaged == 2
+    target.close()
+
+
+@needs_adb
+def test_an_interrupted_program_is_ended_on_the_device(phone: FakeAndroid, model: Artifact, runner: str) -> None:
+    target, channel = opened(phone, model, runner)
+    threading.Timer(1.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt):
+        channel.block(30.0, 2)
+    (pid,) = [int(file.read_text()) for file in phone.storage.glob("*/pid")]
+    assert gone(pid)
+    target.close()
+    assert not list(phone.storage.iterdir())
+
+
+@needs_adb
+def test_onnx_runtime_s_program_tells_every_run_and_its_operations(phone: FakeAndroid, tmp_path: Path) -> None:
+    """Against a stand-in that really runs ONNX Runtime and lets it write its own trace."""
+    import onnx
+    from onnx import TensorProto, helper
+
+    path, shape = tmp_path / "tiny.onnx", (1, 3, 16, 16)
+    graph = helper.make_graph(
+        [helper.make_node("Softmax", ["image"], ["out"], name="head/softmax")], "tiny",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("out", TensorProto.FLOAT, shape)],
+    )  # fmt: skip
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    artifact = Artifact(
+        path=path, format="onnx", model="tiny", digest="d", form="deploy", precision="fp32", input_shape=shape,
+        blocks=("head",), weights="none", tools="onnx",
+    )  # fmt: skip
+    program = tmp_path / "onnxruntime_perf_test"
+    program.write_text(f"#!{sys.executable}\n{STANDIN.with_name('standin_perf_test.py').read_text()}")
+    target = AdbTarget(phone.serial, runners=runners_of([str(program)]), cores="mid")
+    channel = target.open(Job(artifact=artifact, runtime="onnxruntime", threads=2), 60.0)
+    assert channel.opened.load_s > 0
+    channel.warm(0.0, 4, 0.5, 0.5)
+    samples = channel.block(0.0, 9)
+    counted = next(command for command in reversed(phone.commands) if "results.csv" in command and "-r" in command)
+    asked = int(counted.split(" -r ")[1].split()[0])
+    assert samples.averaged == 1 and len(samples.samples_s) == asked - 4  # the first four warm the process
+    assert len(samples.samples_s) >= 9 and "-x 2" in counted and "taskset 70" in counted
+    found = channel.op_times(6)
+    assert found is not None and [op.name for op in found[1]] == ["head/softmax"]
+    target.close()
+
+
+@needs_adb
 def test_a_device_unplugged_while_a_model_is_copied(
     phone: FakeAndroid, model: Artifact, runner: str, tmp_path: Path
 ) -> None:
@@ -400,12 +467,19 @@ def test_runners_are_told_by_name_or_by_file(tmp_path: Path) -> None:
         assert says in one_line(error.value)
 
 
-def test_runtimes_without_a_runner_say_what_is_missing(tmp_path: Path) -> None:
-    program = tmp_path / "benchmark_model"
-    program.write_bytes(b"x")
-    found = AdbTarget("R58", runners=runners_of([str(program)])).runtimes()
-    assert found["litert"].startswith("benchmark_model sha256:")
+@needs_adb
+def test_runtimes_without_a_runner_say_what_is_missing(phone: FakeAndroid, runner: str) -> None:
+    target = AdbTarget(runners=runners_of([runner]))
+    found = target.runtimes()
+    assert target.name == f"adb:{phone.serial}"  # the only device, so that its rows are told from another's
+    assert found["litert"].startswith("android_aarch64_benchmark_model sha256:")
     assert isinstance(found["executorch"], UnavailableError) and "--runner executorch=PATH" in str(found["executorch"])
+    target.close()
+    phone.unplug()
+    subprocess.run(["adb", "disconnect"], capture_output=True, check=True)
+    with pytest.raises(UnavailableError) as error:
+        AdbTarget(runners=runners_of([runner])).runtimes()
+    assert "no Android device is attached" in one_line(error.value)
 
 
 def test_commands_of_the_other_programs_and_their_warm_up(model: Artifact) -> None:

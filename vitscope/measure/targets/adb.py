@@ -136,6 +136,7 @@ class AdbTarget:
     def __init__(
         self, serial: str = "", *, runners: Mapping[str, Path] | None = None, cores: str = "all", adb: str = "adb"
     ):
+        self.name = f"adb:{serial}"  # with the serial of the only device, once it is known
         self.serial = serial
         self.runners = dict(runners or {})
         self.cores = cores
@@ -146,12 +147,13 @@ class AdbTarget:
         self._clusters: tuple[android.Cluster, ...] = ()
         self._there: dict[str, str] = {}  # digest of what was brought → its path there
 
-    @property
-    def name(self) -> str:
-        return f"adb:{self._adb.serial if self._adb else self.serial}"
-
     def runtimes(self, names: Sequence[str] = ()) -> dict[str, Any]:
-        """Runtimes whose program the user pointed to, with the program's digest for a version: none prints one."""
+        """Runtimes whose program the user pointed to, with the program's digest for a version: none prints one.
+
+        Raises UnavailableError when there is such a program, and no device for it.
+        """
+        if self.runners:
+            self._device()
         found: dict[str, Any] = {}
         for runtime, program in PROGRAMS.items():
             if runtime in self.runners:
@@ -212,7 +214,7 @@ class AdbTarget:
             made = adb.shell(f"mkdir -p {folder}")
             if made.code != 0:
                 raise MeasureError(f"{adb.serial}: {folder} could not be made: {last_line(made.text) or 'no answer'}")
-            self._adb, self._folder = adb, folder
+            self._adb, self._folder, self.name = adb, folder, f"adb:{adb.serial}"
             self._identity = android.identity(adb.read)
             self._clusters = android.clusters(adb.read)
         return self._adb
@@ -328,6 +330,9 @@ class AdbChannel:
             raise MeasureError(
                 f"{self._adb.serial}: {self._program.name} did not end in {self._timeout_s:g} s, and was stopped there"
             ) from error
+        except KeyboardInterrupt:  # a program that nobody waits for would heat the device, and slow what comes next
+            self._end_there()
+            raise
         if said.code != 0:
             raise MeasureError(self._failed(said))
         return said
