@@ -18,7 +18,7 @@ from vitscope.cli import app, main
 from vitscope.spec.kinds import KINDS, ROLES
 
 S1 = "efficientformerv2_s1"
-COMMANDS = {"profile", "compare", "pareto", "zoo", "validate", "schema", "devices"}
+COMMANDS = {"profile", "compare", "measure", "pareto", "zoo", "export", "validate", "schema", "devices"}
 
 
 def run(*arguments, **options):
@@ -54,10 +54,20 @@ def test_commands_are_frozen():
 def test_flags_are_frozen():
     shared = {"--device", "--resolution", "--batch", "--set", "--form", "--kwargs", "--input", "--allow-plugins", "--json",
               "--csv", "--format", "-o", "--output", "--force", "models"}  # fmt: skip
-    assert _parameters("profile") == shared | {
+    measuring = {"--target", "--precision", "--threads", "--processes", "--block"}
+    assert _parameters("profile") == shared | measuring | {
+        "--measure",
         "--by", "--convention", "--weights", "--measured", "--max-params", "--max-macs", "--max-latency", "--strict",
     }  # fmt: skip
-    assert _parameters("compare") == shared
+    assert _parameters("compare") == shared | measuring | {"--measure"}
+    assert _parameters("measure") == shared - {"--device"} | measuring | {
+        "--runtime", "--by", "--weights", "--affinity", "--cores", "--compute-units", "--seed", "--together", "--append",
+        "--again", "--dry-run", "--fail-on-fallback", "--runner", "--option", "--python", "--ssh-option", "--team",
+        "--bundle", "--profile",
+    }  # fmt: skip
+    assert _parameters("export") == shared - {"--device", "--csv", "--format"} | {
+        "--to", "--precision", "--weights", "--check", "--no-check",
+    }  # fmt: skip
 
 
 def test_block_kinds_are_frozen():
@@ -131,7 +141,7 @@ def test_json_keys_are_frozen(capsys):
     (model,) = data["models"]
     assert set(model) == {
         "name", "source", "digest", "form", "input", "resolution", "batch", "convention", "totals", "is_partial",
-        "unknown_ops", "rows", "predictions", "mes", "reported", "note", "notes", "spec",
+        "unknown_ops", "rows", "predictions", "measurements", "mes", "reported", "note", "notes", "spec",
     }  # fmt: skip
     assert set(model["totals"]) == {
         "params", "macs", "activations", "read_bytes", "write_bytes", "peak_activation_bytes", "weights_bytes",

@@ -226,7 +226,8 @@ def attribution_text(m: Measurement) -> str:
     """One line: whose profile the shares are of, how they were had, and what they leave unexplained."""
     a = m.attribution
     if a is None:
-        return f"{m.condition.runtime}: the runtime does not tell the time of its operations"
+        said = next((note for note in m.notes if note.startswith("where the time went")), "")
+        return f"{m.condition.runtime}: {said or 'the runtime does not tell the time of its operations'}"
     how = (
         f"each operation timed by {a.source}"
         if a.how == "measured"
