@@ -65,7 +65,8 @@ def write(subject: Subject, path: Path, precision: Precision) -> Written:
         spec = model.get_spec()
     names = {output.name for operation in operations(spec) for output in operation.outputs}
     scopes = {name: scope for name, scope in scopes.items() if name in names}
-    notes = (f"for {MINIMUM_TARGET} and later, macOS 13 and later", inspect_spec(spec, scopes).line())
+    found = f"{subject.name}: {inspect_spec(spec, scopes).line()}"
+    notes = (f"for {MINIMUM_TARGET} and later, macOS 13 and later", found)
     if precision == "int8":
         notes += ("int8 weights only: activations stay in fp16",)
     return Written(tools=f"coremltools {ct.__version__}", scopes=scopes, notes=notes)
