@@ -22,7 +22,7 @@ from vitscope.export.cache import cached, recalled
 from vitscope.export.program import exported, one_line, scope_of
 from vitscope.export.torch import write_module
 from vitscope.model import fuse
-from vitscope.subject import Subject, load_subject, subject_of
+from vitscope.subject import Subject, load_subject, subject_of, take_statistics
 
 
 @pytest.fixture
@@ -47,6 +47,7 @@ def folders(root: Path) -> list[Path]:
 def test_a_program_computes_the_network_and_knows_its_modules(tmp_path, name, form):
     subject = load_subject(name, form="train", resolution=(64, 64))
     randomise(subject.module)
+    take_statistics(subject.module, (3, 64, 64))
     subject = replace(subject, form=form, module=fuse(subject.module) if form == "deploy" else subject.module)
     artifact = export(subject, "torch", tmp_path / "x.pt2")
     found = agreement(subject, artifact)

@@ -10,6 +10,7 @@ import re
 from typing import TYPE_CHECKING
 
 from vitscope.export import RefusedError
+from vitscope.export.silence import silenced
 
 if TYPE_CHECKING:
     import torch
@@ -35,7 +36,7 @@ def exported(subject: Subject, precision: Precision = "fp32") -> ExportedProgram
     if precision == "fp16":
         module = copy.deepcopy(module).half()
     try:
-        with torch.no_grad():
+        with silenced(), torch.no_grad():
             return torch.export.export(module.eval(), (example,), strict=False)
     except Exception as error:
         raise RefusedError(f"{subject.name}: torch.export cannot follow it: {one_line(error)}") from error

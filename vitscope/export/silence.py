@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import os
 import sys
@@ -29,7 +30,9 @@ def silenced() -> Iterator[None]:
             for number in (1, 2):
                 os.dup2(sink.fileno(), number)
             try:
-                yield
+                # Where a caller has replaced Python's own streams, the descriptors do not reach them.
+                with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+                    yield
             finally:
                 with contextlib.suppress(ValueError, OSError):
                     sys.stdout.flush()
