@@ -155,6 +155,15 @@ def _in_xnnpacks_words(module: Any) -> Any:
             source, axis, index = node.args
             size = shape(source)[axis]
             replace(node, slice_as(node, source, axis % len(shape(source)), index % size, 1))
+        elif node.target == aten._softmax.default and len(shape(node)) == 4 and node.args[1] in (-1, 3):
+            # ExecuTorch 1.4 hands a softmax the channels-last result of a convolution as it lies in memory, and XNNPACK
+            # then normalises over the channels. A map of three axes has no such layout.
+            B, N, Q, K = shape(node)
+            flat = call(aten.view_copy.default, (node.args[0], [B * N, Q, K]), node)
+            flat.meta["val"] = node.meta["val"].reshape(B * N, Q, K)
+            soft = call(aten._softmax.default, (flat, -1, False), node)
+            soft.meta["val"] = flat.meta["val"]
+            replace(node, call(aten.view_copy.default, (soft, [B, N, Q, K]), node))
         elif node.target == aten.split_with_sizes_copy.default:
             source, sizes = node.args[:2]
             axis = (node.args[2] if len(node.args) > 2 else 0) % len(shape(source))

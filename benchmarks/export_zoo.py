@@ -1,0 +1,140 @@
+"""The whole zoo in every format: written, run against PyTorch where a runtime is here, and tabled with what was refused.
+
+python -m benchmarks.export_zoo [--to onnx,litert] [--jobs 1] [--timeout 900] [NAME…]
+
+Each network and format has a process of its own with a time-out. A finished one is a line of `export_zoo.jsonl`, and
+is not done again; `export_zoo.md` is written from the lines.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from vitscope.export import FORMATS
+from vitscope.spec.zoo import zoo_names
+from vitscope.units import size
+
+LINES, TABLE = (Path(__file__).with_name(f"export_zoo.{suffix}") for suffix in ("jsonl", "md"))
+LIMIT = 1e-4  # relative error of an fp32 file
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("names", nargs="*", metavar="NAME", help="networks (all, without)")
+    parser.add_argument("--to", default=",".join(FORMATS), help="formats, with commas (all, without)")
+    parser.add_argument("--jobs", type=int, default=1, help="processes at a time")
+    parser.add_argument("--timeout", type=float, default=900, help="seconds for one network in one format")
+    parser.add_argument("--one", nargs=2, metavar=("NAME", "FORMAT"), help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    if options.one:
+        print(json.dumps(one(*options.one)))
+        return
+    formats, names = options.to.split(","), options.names or zoo_names()
+    for given, known in ((formats, FORMATS), (names, zoo_names())):
+        for unknown in sorted(set(given) - set(known)):
+            parser.error(f"unknown: {unknown}")
+    done = {(row["name"], row["format"]) for row in read()}
+    pending = [(name, format) for name in names for format in formats if (name, format) not in done]
+    with ThreadPoolExecutor(options.jobs) as pool, LINES.open("a", encoding="utf-8") as lines:
+        for number, row in enumerate(pool.map(lambda task: in_process(*task, options.timeout), pending), 1):
+            lines.write(json.dumps(row, ensure_ascii=False) + "\n")
+            lines.flush()
+            print(f"{number}/{len(pending)} {row['name']} {row['format']}: {cell(row)}", file=sys.stderr)
+    TABLE.write_text(table(read()), encoding="utf-8")
+
+
+def read() -> list[dict[str, Any]]:
+    """The rows so far; a line that an interruption cut is left out."""
+    rows = []
+    for line in LINES.read_text(encoding="utf-8").splitlines() if LINES.exists() else ():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return rows
+
+
+def in_process(name: str, format: str, timeout_s: float) -> dict[str, Any]:
+    """One row, from a fresh process that may crash or hang."""
+    row = {"name": name, "format": format, "precision": FORMATS[format].precisions[0]}
+    command = [sys.executable, "-m", "benchmarks.export_zoo", "--one", name, format]
+    try:
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s)
+    except subprocess.TimeoutExpired:
+        return row | {"refused": f"not done after {timeout_s:.0f} s"}
+    if ended.returncode:
+        said = ended.stderr.strip().splitlines()
+        return row | {"refused": f"exit {ended.returncode}: {said[-1] if said else 'no word'}"[:300]}
+    return row | json.loads(ended.stdout.splitlines()[-1])
+
+
+def one(name: str, format: str) -> dict[str, Any]:
+    """Export `name` at its own resolution with random weights in the usual precision of `format`, and run it."""
+    from vitscope.errors import UnavailableError
+    from vitscope.export import RefusedError, export
+    from vitscope.export.agreement import agreement
+    from vitscope.subject import load_subject
+
+    subject = load_subject(name)
+    with tempfile.TemporaryDirectory() as folder:
+        known = FORMATS[format]
+        started = time.perf_counter()
+        try:
+            artifact = export(subject, format, Path(folder) / f"{name}{known.suffix}", known.precisions[0])
+        except (RefusedError, UnavailableError) as error:
+            return {"refused": str(error)}
+        seconds = time.perf_counter() - started
+        row: dict[str, Any] = {"bytes": artifact.num_bytes, "seconds": round(seconds, 1), "notes": artifact.notes}
+        found = agreement(subject, artifact)
+        if found.failed:
+            return {"refused": f"{found.runtime} does not run it: {found.reason}"}
+        return row | {"runtime": found.runtime, "relative_error": found.relative_error}
+
+
+def cell(row: dict[str, Any]) -> str:
+    """What the table says of one network in one format."""
+    if "refused" in row:
+        return "refused"
+    written = f"{size(row['bytes'])}, {row['seconds']:.0f} s"
+    error = row["relative_error"]
+    if error is None:
+        return f"{written}, not run"
+    over = "" if error < LIMIT or row["precision"] != "fp32" else " (over)"
+    return f"{written}, {error:.0e}{over}"
+
+
+def table(rows: Iterable[dict[str, Any]]) -> str:
+    """Network × format in Markdown, and below it every refusal with its reason."""
+    by = {(row["name"], row["format"]): row for row in rows}
+    names = [name for name in zoo_names() if any(name == key[0] for key in by)]
+    formats = [format for format in FORMATS if any(format == key[1] for key in by)]
+    lines = [
+        "# The zoo in every format",
+        "",
+        f"`python -m benchmarks.export_zoo`: {len(names)} networks at their own resolution, random weights, deploy form. "
+        "A cell is the size of the file, the time to write it, and the largest difference from PyTorch on noise as a "
+        f"share of the largest output; fp32 must stay below {LIMIT:.0e}.",
+        "",
+        "| network | " + " | ".join(f"{format} {FORMATS[format].precisions[0]}" for format in formats) + " |",
+        "|---" * (len(formats) + 1) + "|",
+    ]
+    for name in names:
+        cells = (cell(by[name, format]) if (name, format) in by else "" for format in formats)
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    refused = [row for row in by.values() if "refused" in row]
+    lines += ["", f"## Refused: {len(refused)} of {len(by)}", ""]
+    lines += [f"- {row['name']}, {row['format']}: {row['refused']}" for row in refused] or ["None."]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()
