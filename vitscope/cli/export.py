@@ -227,11 +227,9 @@ def _written(subject: Subject, format: str, precision: Precision, path: Path, fo
         path.parent.mkdir(exist_ok=True)
         aside = Path(tempfile.mkdtemp(dir=path.parent, prefix=".vitscope-"))
         try:
-            artifact = export_to(subject, format, aside / path.name, precision)
-            found = ()
-            if check:
-                with silenced():
-                    found = agreements(subject, artifact)
+            with silenced():  # also what the tools print when they are imported
+                artifact = export_to(subject, format, aside / path.name, precision)
+                found = agreements(subject, artifact) if check else ()
             _check_free(path, force)
             _move(artifact, path)
         finally:
