@@ -117,6 +117,7 @@ class Progress:
         self.live = self.out.isatty()
         self.began = self.said = clock()
         self.width = 0
+        self.session = (-1, 0.0, 0)  # the rows before it, when it began, and the processes that were done then
 
     def say(self, text: str) -> None:
         """The state now. A terminal sees every one, a log only one every few seconds."""
@@ -146,12 +147,16 @@ class Progress:
     def step(self, step: Step, before: int, total: int) -> None:
         """A step of a session whose rows stand after `before` others of `total`; a row's share of the time is told too."""
         name = f"{step.job.artifact.model} on {step.job.runtime}"
-        elapsed = self.clock() - self.began
+        now = self.clock()
+        if self.session[0] != before:
+            self.session = (before, now, step.done)
+        _, since, kept = self.session
         last = before + step.total // step.processes
         rows = f"row {last} of {total}" if last == before + 1 else f"rows {before + 1} to {last} of {total}"
         at = f"{step.what}: {name}, process {step.process} of {step.processes}"
-        left = f", about {_span(elapsed / step.done * (step.total - step.done))} left for these" if step.done else ""
-        self.say(f"[{_span(elapsed)}] {rows}: {at}{left}")
+        made = step.done - kept
+        left = f", about {_span((now - since) / made * (step.total - step.done))} left for these" if made else ""
+        self.say(f"[{_span(now - self.began)}] {rows}: {at}{left}")
 
 
 def _span(seconds: float) -> str:

@@ -67,7 +67,12 @@ def measure_table(measurements: Sequence[Measurement], failures: Sequence[Failur
         row(f.model, UNKNOWN, UNKNOWN, f.runtime, f.precision, f.unit, f.threads, unknown, f.reason, True)
         for f in failures
     ]
-    return Table(tuple(columns), tuple(rows), title=_title(conditions), notes=tuple(warning_lines(measurements)))
+    return Table(
+        tuple(columns),
+        tuple(rows),
+        title=_title(conditions),
+        notes=(*warning_lines(measurements), *note_lines(measurements)),
+    )
 
 
 def measurement_text(m: Measurement) -> str:
@@ -125,6 +130,17 @@ def warning_lines(measurements: Sequence[Measurement]) -> list[str]:
         names = list(dict.fromkeys(names))
         more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
         lines.append(f"{', '.join(names[:_NAMED])}{more}: {warning}")
+    return lines
+
+
+def note_lines(measurements: Sequence[Measurement]) -> list[str]:
+    """How each runtime did it, in its exporter's and its own words: what is true of all of its rows."""
+    lines = []
+    for runtime in dict.fromkeys(m.condition.runtime for m in measurements):
+        rows = [m.notes for m in measurements if m.condition.runtime == runtime]
+        shared = [note for note in dict.fromkeys(rows[0]) if all(note in notes for notes in rows)]
+        if shared:
+            lines.append(f"{runtime}: {'; '.join(shared)}")
     return lines
 
 
