@@ -118,7 +118,7 @@ def _in_xnnpacks_words(module: Any) -> Any:
     from executorch.exir.dialects._ops import ops
     from torch.fx.passes.infra.pass_base import PassResult
 
-    aten = ops.edge.aten
+    aten: Any = ops.edge.aten
     views = {aten.squeeze_copy.dim, aten.squeeze_copy.dims, aten.unsqueeze_copy.default}
     graph = module.graph
     changed = False
