@@ -33,7 +33,7 @@ def test_a_table_a_file_and_what_pytorch_says(capsys, tmp_path):
     header, _, onnx_row, torch_row = out.splitlines()[:4]
     assert header.split() == ["model", "format", "precision", "file", "size", "weights", "agreement", "with", "PyTorch"]
     assert "torch.nn_Conv2d_fp32.onnx" in onnx_row and " onnxruntime; " in onnx_row and "openvino" in onnx_row
-    assert "as built, seed 0" in torch_row and torch_row.endswith(" torch")
+    assert " as built" in torch_row and torch_row.endswith(" torch")
     assert not err
 
 
