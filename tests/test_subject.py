@@ -7,9 +7,10 @@ import torch
 from networks import relative_error
 from torch import nn
 
+from vitscope.blocks.layers import LayerScale
 from vitscope.errors import SpecError, UsageError
 from vitscope.export.artifact import block_of
-from vitscope.subject import load_subject, subject_of, take_statistics
+from vitscope.subject import load_subject, subject_of, take_statistics, wake
 
 SPEC = "mobileone_s0"
 
@@ -66,7 +67,27 @@ def test_the_callers_module_stays_as_it_is():
     subject = subject_of(module, (3, 8, 8), name="mine", batch=2)
     assert module.training and all(torch.equal(before[name], tensor) for name, tensor in module.state_dict().items())
     assert not subject.module.training and subject.input_shape == (2, 3, 8, 8) and subject.digest == ""
-    assert not torch.equal(subject.module.get_buffer("1.running_mean"), before["1.running_mean"])
+    held = subject.module.state_dict()
+    assert subject.weights == "as built" and all(torch.equal(before[name], tensor) for name, tensor in held.items())
+
+
+def test_no_parameter_is_idle():
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), LayerScale(4, 1e-5))
+    drawn = module[0].weight.clone()
+    wake(module)
+    assert torch.equal(module[0].weight, drawn), "what was drawn at random stays"
+    gains, scales, shifts = module[1].weight, module[2].gamma, module[1].bias
+    assert gains.unique().numel() == 4 and gains.min() >= 0.5 and gains.max() <= 1.5
+    assert scales.unique().numel() == 4 and scales.min() >= 0.1 and scales.max() <= 0.3
+    assert shifts.unique().numel() == 4 and shifts.abs().max() < 0.2
+
+
+def test_every_block_of_a_subject_matters():
+    """A network whose layer scales start at 1e-5: without one block its output is another."""
+    subject = load_subject("efficientformerv2_s0", resolution=(64, 64))
+    before = outputs(subject)
+    subject.module.stages[2].blocks[1] = nn.Identity()
+    assert relative_error(outputs(subject), before) > 1e-2
 
 
 def test_statistics_are_those_of_the_noise_alone():

@@ -64,9 +64,9 @@ def load_subject(
 ) -> Subject:
     """The Subject that `model` names, as it is named in `profile`; a file of ONNX is exported already and is refused.
 
-    Without `weights` (a checkpoint) the values are random from a fixed seed, and the statistics of BatchNorm those of
-    one random batch, so that activations keep the size they have in a trained network: time does not depend on
-    values, but fp16 overflows, denormals and quantisation ranges do.
+    Without `weights` (a checkpoint) the values are random from a fixed seed, made to resemble trained ones (`wake`,
+    `take_statistics`): the number of operations does not depend on values, but denormals, fp16 overflows, ranges of
+    quantisation, and whether a comparison with PyTorch can see a mistake do.
 
     Raises SpecError, UsageError or WeightsError.
     """
@@ -93,6 +93,7 @@ def subject_of_spec(
         load_weights(module, weights)  # type: ignore[arg-type]
         said = weights
     else:
+        wake(module)
         take_statistics(module, spec.input)
     return Subject(
         name=name or spec.name,
@@ -136,12 +137,20 @@ def _foreign(
         if resolution != tuple(built.input[1:]) and source.kind == "timm" and "img_size" not in (kwargs or {}):
             built = _sized(source, kwargs or {}, resolution) or built
     text = repr((source.text, sorted((kwargs or {}).items()), size, _package_version(source)))
+    random = source.kind != "python" and not (kwargs or {}).get("pretrained")
+    try:
+        if random:
+            wake(built.module)
+            take_statistics(built.module, size)
+    except Exception as error:
+        raise UsageError(_refusal(model, size, error)) from error
     found = subject_of(built.module, size, name=model, form=form, batch=batch)
+    found = replace(found, weights=f"random, seed {_SEED}" if random else found.weights)
     return replace(found, digest=hashlib.blake2b(text.encode(), digest_size=8).hexdigest())
 
 
 def subject_of(module: nn.Module, size: Size, *, name: str = "", form: Form = "deploy", batch: int = 1) -> Subject:
-    """The Subject of a module that the caller holds, which stays as it is.
+    """The Subject of a module that the caller holds, which stays as it is: its values are kept.
 
     Its deploy form is what its own fusion makes of it (`fuse`, `reparameterize`, `switch_to_deploy`); BatchNorm that
     is left folds where the runtime folds it. Raises UsageError.
@@ -152,20 +161,37 @@ def subject_of(module: nn.Module, size: Size, *, name: str = "", form: Form = "d
     module = copy.deepcopy(module)
     parts = tuple(part.path for part in blocks(module))
     try:
-        take_statistics(module, size)
         module.eval()
-        if form == "deploy":
-            with torch.no_grad():
+        with torch.no_grad():
+            module(torch.zeros((batch, *size)))
+            if form == "deploy":
                 module = fuse_own_way(module)
     except Exception as error:
-        raise UsageError(
-            f"{name}: its forward pass on {'×'.join(map(str, size))} raised {type(error).__name__}: "
-            f"{' '.join(str(error).split())}"
-        ) from error
+        raise UsageError(_refusal(name, size, error)) from error
     return Subject(
         name=name, digest="", form=form, module=module, input_shape=(batch, *size), blocks=parts,
-        weights=f"as built, seed {_SEED}",
+        weights="as built",
     )  # fmt: skip
+
+
+def wake(module: nn.Module) -> None:
+    """Give every parameter that is one value throughout a spread, as training would, from the global seed.
+
+    A layer scale of 1e-5 makes a block idle: folded into the weights it leaves what half precision cannot hold, and no
+    comparison of outputs sees what the block does. Zeros (biases, tables of positions) become normal with deviation
+    0.02, gains and scales uniform from a half to one and a half of 1, or of 0.2 where they start below a tenth.
+    """
+    with torch.no_grad():
+        for parameter in module.parameters():
+            if parameter.numel() < 2 or not parameter.is_floating_point() or parameter.is_meta:
+                continue
+            value = parameter.flatten()[0]
+            if bool((parameter == value).all()):
+                if value == 0:
+                    parameter.normal_(0.0, 0.02)
+                else:
+                    centre = float(value) if abs(float(value)) >= 0.1 else 0.2
+                    parameter.uniform_(0.5, 1.5).mul_(centre)
 
 
 def take_statistics(module: nn.Module, size: Size) -> None:
@@ -185,6 +211,11 @@ def take_statistics(module: nn.Module, size: Size) -> None:
         for norm, momentum in before:
             norm.momentum = momentum
             norm.eval()
+
+
+def _refusal(name: str, size: Size, error: Exception) -> str:
+    said = " ".join(str(error).split())
+    return f"{name}: its forward pass on {'×'.join(map(str, size))} raised {type(error).__name__}: {said}"
 
 
 def _sized(source: Source, kwargs: Mapping[str, Any], resolution: tuple[int, int]) -> Built | None:
