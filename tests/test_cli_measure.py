@@ -423,3 +423,30 @@ def test_every_flag_of_measuring_is_explained_in_its_document():
     flags = {flag for parameter in command.params for flag in parameter.opts if flag.startswith("--")}
     shared = {"--input", "--kwargs", "--set", "--json", "--csv", "--format", "--output", "--force", "--allow-plugins"}
     assert not [flag for flag in sorted(flags - shared) if f"`{flag}" not in text]
+
+
+def test_a_block_off_the_neural_engine_fails_the_gate_by_name(nets, capsys, monkeypatch):
+    """On the replayed iPhone of tests/replayed_iphone.py: answers composed from coremltools' source, no hardware."""
+    pytest.importorskip("coremltools")
+    from tests.replayed_iphone import replayed
+
+    phone, mac = replayed(monkeypatch)
+    monkeypatch.setattr("vitscope.measure.targets.iphone.interface", lambda: mac)
+    command = (
+        "measure",
+        nets / "tiny.yaml",
+        "--target",
+        "iphone",
+        "--runtime",
+        "coreml",
+        "--team",
+        "TEAM123456",
+        *SHORT,
+    )
+    code, out, err = call(capsys, *command, "--fail-on-fallback")
+    assert code == 0 and "iPhone 12" in out, err
+    phone.unit = lambda name, kind: "cpu" if kind == "linear" else "ane"
+    code, out, err = call(capsys, *command, "--fail-on-fallback")
+    assert code == 1 and "1 block falls off the Neural Engine: head: linear on CPU" in out and "p50" in out
+    code, _, err = call(capsys, *command, "--fail-on-fallback", "--compute-units", "cpu")
+    assert code == 2 and "leaves the Neural Engine out" in err

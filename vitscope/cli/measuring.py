@@ -274,6 +274,7 @@ def run_cases(
     A case that fails is one Failure, and the others go on. Nothing is exported while something is timed. `gate` may
     refuse a measured job by raising. Raises MeasureError when the results file cannot be written.
     """
+    from vitscope.export.silence import silenced
     from vitscope.measure.plan import Exporter, Failure
     from vitscope.measure.session import Failed, measure
 
@@ -284,7 +285,8 @@ def run_cases(
         for case in cases[start : start + together]:
             progress.say(f"export: {case.network.label} to {case.format}, {case.precision}")
             try:
-                job = exporter.job(case, affinity, options)
+                with silenced():  # also what the tools print when they are imported
+                    job = exporter.job(case, affinity, options)
                 if book is not None and book.done(job):
                     book.kept_rows += 1
                     if (known := book.read(job)) is not None:
