@@ -185,7 +185,7 @@ def measure(
     names = parse_runtimes(runtime or [ALL])
     if fail_on_fallback and names != ["coreml"]:
         raise UsageError("--fail-on-fallback: only Core ML leaves the Neural Engine; use --runtime coreml")
-    if fail_on_fallback and unit in (Unit.cpu, Unit.cpu_gpu):
+    if fail_on_fallback and unit is not None and unit in (Unit.cpu, Unit.cpu_gpu):
         raise UsageError(f"--fail-on-fallback: --compute-units {unit.value} leaves the Neural Engine out")
     protocol = make_protocol(processes, block, seed)
     precisions, counts = parse_precisions(precision), parse_numbers(threads, "--threads", 1)
