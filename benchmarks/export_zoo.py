@@ -2,7 +2,7 @@
 
 python -m benchmarks.export_zoo [--to onnx,litert] [--jobs 1] [--timeout 900] [NAME…]
 
-Each network and format has a process of its own with a time-out. A finished one is a line of `export_zoo.jsonl`, and
+Each network has a process of its own, which may crash or hang in a format. A finished one is a line of `export_zoo.jsonl`, and
 is not done again; `export_zoo.md` is written from the lines.
 """
 
@@ -13,8 +13,9 @@ import json
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
@@ -33,23 +34,30 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--to", default=",".join(FORMATS), help="formats, with commas (all, without)")
     parser.add_argument("--jobs", type=int, default=1, help="processes at a time")
     parser.add_argument("--timeout", type=float, default=900, help="seconds for one network in one format")
-    parser.add_argument("--one", nargs=2, metavar=("NAME", "FORMAT"), help=argparse.SUPPRESS)
+    parser.add_argument("--one", nargs=2, metavar=("NAME", "FORMATS"), help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.one:
-        print(json.dumps(one(*options.one)))
+        for row in of_network(options.one[0], options.one[1].split(",")):
+            print(json.dumps(row), flush=True)
         return
     formats, names = options.to.split(","), options.names or zoo_names()
     for given, known in ((formats, FORMATS), (names, zoo_names())):
         for unknown in sorted(set(given) - set(known)):
             parser.error(f"unknown: {unknown}")
     done = {(row["name"], row["format"]) for row in read()}
-    pending = [(name, format) for name in names for format in formats if (name, format) not in done]
+    pending = {name: [format for format in formats if (name, format) not in done] for name in names}
+    number = 0
     with ThreadPoolExecutor(options.jobs) as pool, LINES.open("a", encoding="utf-8") as lines:
-        tasks = [pool.submit(in_process, *task, options.timeout) for task in pending]
-        for number, row in enumerate((task.result() for task in as_completed(tasks)), 1):
-            lines.write(json.dumps(row, ensure_ascii=False) + "\n")
-            lines.flush()
-            print(f"{number}/{len(pending)} {row['name']} {row['format']}: {cell(row)}", file=sys.stderr)
+        tasks = [pool.submit(in_process, name, wanted, options.timeout) for name, wanted in pending.items() if wanted]
+        for task in as_completed(tasks):
+            for row in task.result():
+                number += 1
+                lines.write(json.dumps(row, ensure_ascii=False) + "\n")
+                lines.flush()
+                print(
+                    f"{number} of {sum(map(len, pending.values()))} {row['name']} {row['format']}: {cell(row)}",
+                    file=sys.stderr,
+                )
     TABLE.write_text(table(read()), encoding="utf-8")
 
 
@@ -64,44 +72,62 @@ def read() -> list[dict[str, Any]]:
     return rows
 
 
-def in_process(name: str, format: str, timeout_s: float) -> dict[str, Any]:
-    """One row, from a fresh process that may crash or hang."""
-    row = {"name": name, "format": format, "precision": FORMATS[format].precisions[0]}
-    command = [sys.executable, "-m", "benchmarks.export_zoo", "--one", name, format]
-    try:
-        ended = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s)
-    except subprocess.TimeoutExpired:
-        return row | {"refused": f"not done after {timeout_s:.0f} s"}
-    if ended.returncode:
-        said = ended.stderr.strip().splitlines()
-        return row | {"refused": f"exit {ended.returncode}: {said[-1] if said else 'no word'}"[:300]}
-    return row | json.loads(ended.stdout.splitlines()[-1])
+def in_process(name: str, formats: Sequence[str], timeout_s: float) -> list[dict[str, Any]]:
+    """A row for each of `formats`, from a fresh process that may crash or hang: then the format it was at has that as its
+    reason, and another process goes on with the rest. `timeout_s` is for each format."""
+    rows: list[dict[str, Any]] = []
+    while len(rows) < len(formats):
+        left = formats[len(rows) :]
+        command = [sys.executable, "-m", "benchmarks.export_zoo", "--one", name, ",".join(left)]
+        with tempfile.TemporaryFile("w+") as errors:
+            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)
+            assert process.stdout is not None
+            deadline = threading.Timer(timeout_s * len(left), process.kill)
+            deadline.start()
+            rows += [json.loads(line) for line in process.stdout if line.startswith("{") and line.endswith("}\n")]
+            code = process.wait()
+            if len(rows) == len(formats):
+                deadline.cancel()
+                break
+            errors.seek(0)
+            said = (errors.read().strip().splitlines() or ["no word"])[-1]
+        late = not deadline.is_alive()
+        deadline.cancel()
+        reason = f"not done after {timeout_s * len(left):.0f} s" if late else f"exit {code}: {said}"[:300]
+        rows.append(_row(name, formats[len(rows)]) | {"refused": reason})
+    return rows
 
 
-def one(name: str, format: str) -> dict[str, Any]:
-    """Export `name` at its own resolution with random weights in the usual precision of `format`, and run it."""
+def _row(name: str, format: str) -> dict[str, Any]:
+    return {"name": name, "format": format, "precision": FORMATS[format].precisions[0]}
+
+
+def of_network(name: str, formats: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Export `name` at its own resolution with random weights in the usual precision of each format, and run the files."""
     from vitscope.errors import UnavailableError
     from vitscope.export import RefusedError, export
     from vitscope.export.agreement import agreements
     from vitscope.subject import load_subject
 
     subject = load_subject(name)
-    with tempfile.TemporaryDirectory() as folder:
-        known = FORMATS[format]
-        started = time.perf_counter()
-        try:
-            artifact = export(subject, format, Path(folder) / f"{name}{known.suffix}", known.precisions[0])
-        except (RefusedError, UnavailableError) as error:
-            return {"refused": str(error)}
-        seconds = time.perf_counter() - started
-        row: dict[str, Any] = {"bytes": artifact.num_bytes, "seconds": round(seconds, 1), "notes": artifact.notes}
-        found = agreements(subject, artifact)
+    for format in formats:
+        row, known = _row(name, format), FORMATS[format]
+        with tempfile.TemporaryDirectory() as folder:
+            started = time.perf_counter()
+            try:
+                artifact = export(subject, format, Path(folder) / f"{name}{known.suffix}", known.precisions[0])
+            except (RefusedError, UnavailableError) as error:
+                yield row | {"refused": str(error)}
+                continue
+            seconds = time.perf_counter() - started
+            row |= {"bytes": artifact.num_bytes, "seconds": round(seconds, 1), "notes": artifact.notes}
+            found = agreements(subject, artifact)
         failed = next((each for each in found if each.failed), None)
         if failed is not None:
-            return {"refused": f"{failed.runtime} does not run it: {failed.reason}"}
-        return row | {
-            "errors": {each.runtime: each.relative_error for each in found if each.relative_error is not None}
-        }
+            yield row | {"refused": f"{failed.runtime} does not run it: {failed.reason}"}
+        else:
+            errors = {each.runtime: each.relative_error for each in found if each.relative_error is not None}
+            yield row | {"errors": errors}
 
 
 def cell(row: dict[str, Any]) -> str:

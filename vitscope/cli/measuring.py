@@ -278,7 +278,7 @@ def run_cases(
     from vitscope.measure.plan import Exporter, Failure
     from vitscope.measure.session import Failed, measure
 
-    exporter = Exporter()
+    exporter = Exporter(here=target.name == "host")
     facts: dict[Job, dict[str, Any]] = {}
     for start in range(0, len(cases), together):
         jobs: dict[Job, list[Case]] = {}  # several where names differ and the network does not

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from vitscope.errors import UnavailableError, UsageError, VitscopeError, nearest
-from vitscope.export import FORMATS
-from vitscope.export.artifact import PRECISIONS, Precision
+from vitscope.export import FORMATS, RefusedError
+from vitscope.export.artifact import PRECISIONS, Artifact, Precision
 from vitscope.measure.channel import Job
 from vitscope.measure.runtimes import RUNTIMES
 
@@ -175,7 +176,9 @@ def load(network: Network) -> Subject:
 class Exporter:
     """Cases into Jobs: each file is written once and kept in the cache, each network built once for all its files."""
 
-    def __init__(self) -> None:
+    def __init__(self, here: bool = False) -> None:
+        """`here`: the files are for this host, where PyTorch can execute the module itself."""
+        self._here = here
         self._network: Network | None = None
         self._subject: Subject | None = None
 
@@ -188,14 +191,24 @@ class Exporter:
 
     def job(self, case: Case, affinity: tuple[int, ...] = (), options: tuple[tuple[str, str], ...] = ()) -> Job:
         """The Job of a case, its network exported where the cache does not hold it. Raises what `load` and `export` raise."""
-        from vitscope.export.cache import cached, recalled
+        from vitscope.export.cache import MODULE, cached, recalled
 
         network = case.network
         identity = _identity(network)
-        if identity is None:
-            artifact = cached(self.subject(network), case.format, case.precision)
-        else:
-            artifact = recalled(identity, case.format, case.precision, lambda: self.subject(network))
+
+        def kept(format: str) -> Artifact:
+            if identity is None:
+                return cached(self.subject(network), format, case.precision)
+            return recalled(identity, format, case.precision, lambda: self.subject(network))
+
+        artifact = None
+        # Eager means the module's own code, which a program made of it lacks. A plugin's classes are known to the
+        # process that loaded its file, and to no other.
+        if self._here and case.format == "torch" and not network.allow_plugins:
+            with suppress(RefusedError):
+                artifact = kept(MODULE)
+        if artifact is None:
+            artifact = kept(case.format)
         return Job(
             artifact=artifact, runtime=case.runtime, unit=case.unit, threads=case.threads, affinity=affinity,
             options=options,
