@@ -238,19 +238,21 @@ def test_nodes_of_an_onnx_file_are_read_as_its_package_reads_them(made: Any) -> 
     import onnx
 
     path = made(NETWORKS[1], "onnx").artifact.path
-    expected = [(node.name, list(node.input), list(node.output)) for node in onnx.load(str(path)).graph.node]
+    expected = [
+        (node.name, node.op_type, list(node.input), list(node.output)) for node in onnx.load(str(path)).graph.node
+    ]
     assert [tuple(node) for node in onnx_names.nodes_of(str(path))] == expected
 
 
 def test_a_node_that_the_runtime_put_in_goes_with_its_reader() -> None:
     exported = [
-        onnx_names.OnnxNode("a/Conv_0", ["x"], ["a/Conv_0"]),
-        onnx_names.OnnxNode("b/Conv_1", ["a/Conv_0"], ["y"]),
+        onnx_names.OnnxNode("a/Conv_0", "Conv", ["x"], ["a/Conv_0"]),
+        onnx_names.OnnxNode("b/Conv_1", "Conv", ["a/Conv_0"], ["y"]),
     ]
     optimised = [
-        onnx_names.OnnxNode("a/Conv_0_nchwc", ["x"], ["token_1"]),
-        onnx_names.OnnxNode("Reorder", ["token_1"], ["token_2"]),
-        onnx_names.OnnxNode("b/Conv_1", ["token_2"], ["y"]),
+        onnx_names.OnnxNode("a/Conv_0_nchwc", "Conv", ["x"], ["token_1"]),
+        onnx_names.OnnxNode("Reorder", "ReorderInput", ["token_1"], ["token_2"]),
+        onnx_names.OnnxNode("b/Conv_1", "Conv", ["token_2"], ["y"]),
     ]
     found = onnx_names.names_behind(optimised, exported)
     assert found[0] == ["a/Conv_0_nchwc", "token_1"]

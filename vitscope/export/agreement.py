@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from vitscope.errors import UsageError
 from vitscope.export.artifact import Artifact, Precision
 from vitscope.export.program import one_line
+from vitscope.export.silence import untold
 
 if TYPE_CHECKING:
     import numpy as np
@@ -106,6 +107,7 @@ def _compared(found: list[np.ndarray], expected: list[np.ndarray]) -> tuple[floa
 
 
 def _onnxruntime(path: Path, given: np.ndarray) -> list[np.ndarray]:
+    untold()
     import onnxruntime
 
     settings = onnxruntime.SessionOptions()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from vitscope.export import RefusedError, Written
 from vitscope.export.program import exported, one_line
-from vitscope.export.silence import silenced
+from vitscope.export.silence import silenced, untold
 
 if TYPE_CHECKING:
     import numpy as np
@@ -61,6 +61,7 @@ def write(subject: Subject, path: Path, precision: Precision) -> Written:
     if precision == "fp16":
         notes = ("input, output and activation functions stay float32",)
     if precision == "int8":
+        untold()
         from onnxruntime import __version__ as version
 
         tools += f", onnxruntime {version}"
@@ -207,6 +208,7 @@ def _quantise(subject: Subject, model: Any, path: Path) -> None:
     """Write `model` to `path` in int8. The calibrator takes the fp32 model as a file, beside `path` for a while."""
     import tempfile
 
+    untold()
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".int8-") as folder:

@@ -8,13 +8,14 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 _GRAPH, _NODE = 7, 1  # of ModelProto, of GraphProto
-_INPUT, _OUTPUT, _NAME = 1, 2, 3  # of NodeProto
+_INPUT, _OUTPUT, _NAME, _KIND = 1, 2, 3, 4  # of NodeProto
 
 
 class OnnxNode(NamedTuple):
-    """A node with the names of the values that it reads and writes."""
+    """A node: its name (may be empty), its operator, and the names of the values that it reads and writes."""
 
     name: str
+    kind: str
     inputs: list[str]
     outputs: list[str]
 
@@ -27,18 +28,19 @@ def nodes_of(path: str) -> list[OnnxNode]:
     for field, graph in _fields(data):
         for inner, node in _fields(graph) if field == _GRAPH else ():
             if inner == _NODE:
-                parts: dict[int, list[str]] = {_INPUT: [], _OUTPUT: [], _NAME: []}
+                parts: dict[int, list[str]] = {_INPUT: [], _OUTPUT: [], _NAME: [], _KIND: []}
                 for number, part in _fields(node):
                     if number in parts:
                         parts[number].append(bytes(part).decode())
-                found.append(OnnxNode("".join(parts[_NAME]), parts[_INPUT], parts[_OUTPUT]))
+                found.append(OnnxNode("".join(parts[_NAME]), "".join(parts[_KIND]), parts[_INPUT], parts[_OUTPUT]))
     return found
 
 
 def names_behind(optimised: list[OnnxNode], exported: list[OnnxNode]) -> list[list[str]]:
     """For each node of the optimised graph, its own names, and for one that the runtime put in those of its readers.
 
-    A change of layout, say, is made for the node that reads it, and has no name of the file.
+    A change of layout, say, is made for the node that reads it, and has no name of the file. The change back bears the
+    name of the file's value that it gives, and belongs to that.
     """
     own = {name for node in exported for name in (node.name, *node.outputs) if name}
     readers: dict[str, list[OnnxNode]] = {}
@@ -50,7 +52,7 @@ def names_behind(optimised: list[OnnxNode], exported: list[OnnxNode]) -> list[li
         return any(value in own for value in node.outputs) or _begins_with(node.name, own)
 
     def names(node: OnnxNode, depth: int = 4) -> list[str]:
-        found = [node.name, *node.outputs]
+        found = [name for name in (node.name, *node.outputs) if name]
         if not known(node) and depth:
             for value in node.outputs:
                 for reader in readers.get(value, []):

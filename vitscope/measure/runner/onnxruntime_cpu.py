@@ -8,10 +8,13 @@ import tempfile
 from typing import Any
 
 from vitscope.measure.runner.noise import fitted, noise
-from vitscope.measure.runner.onnx_names import names_behind, nodes_of
+from vitscope.measure.runner.onnx_names import OnnxNode, names_behind, nodes_of
 from vitscope.measure.runner.ops import op, typical
 
 _PROVIDERS = ["CPUExecutionProvider"]
+# From 1.29 on ONNX Runtime tells Microsoft of the machine and of each model, from threads and files of its own that would
+# run beside the timed work. It reads this when it is imported; an empty value of the user's leaves it on.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 _WARM = 5  # inferences of the profiling session that are left out
 
 
@@ -93,7 +96,7 @@ class Model:
                 events = json.load(file)
             written = nodes_of(settings.optimized_model_filepath)
             names = names_behind(written, nodes_of(self._path))
-        return "measured", _ops(events, [node.name for node in written], names, runs)
+        return "measured", _ops(events, written, names, runs)
 
 
 def load(path: str, options: dict[str, Any]) -> Model:
@@ -101,7 +104,9 @@ def load(path: str, options: dict[str, Any]) -> Model:
     return Model(path, options)
 
 
-def _ops(events: list[dict[str, Any]], written: list[str], names: list[list[str]], runs: int) -> list[dict[str, Any]]:
+def _ops(
+    events: list[dict[str, Any]], written: list[OnnxNode], names: list[list[str]], runs: int
+) -> list[dict[str, Any]]:
     """Seconds of each node of the optimised graph, typical of the last `runs` inferences.
 
     `written` are the nodes of that graph and `names` what stands behind each.
@@ -114,12 +119,18 @@ def _ops(events: list[dict[str, Any]], written: list[str], names: list[list[str]
         raise RuntimeError(f"{len(kernels)} profiled kernels are no whole number of inferences")
     rounds = [kernels[start : start + size] for start in range(_WARM * size, len(kernels), size)]
     order = [event["name"][: -len(ending)] for event in rounds[0]]
+    kinds = [event["args"].get("op_name", "") for event in rounds[0]]
     # Nodes that the runtime put in may share a name: such are told apart by their place, where both lists run alike.
-    alike = written == order
-    behind = {name: found for name, found in zip(written, names) if written.count(name) == 1}  # noqa: B905  (Python 3.8)
+    # The profile calls a node without a name (of a function that was inlined) by its kind and number: `Mul_452`.
+    alike = len(written) == size and all(
+        node.kind == kind and (node.name or f"{kind}_{event['args'].get('node_index')}") == name
+        for node, name, kind, event in zip(written, order, kinds, rounds[0])  # noqa: B905  (Python 3.8)
+    )
+    own = [node.name for node in written]
+    behind = {name: found for name, found in zip(own, names) if own.count(name) == 1}  # noqa: B905  (Python 3.8)
     ops = []
     for place, name in enumerate(order):
         seconds = typical([events[place]["dur"] for events in rounds]) * 1e-6
         found = names[place] if alike else behind.get(name, [name])
-        ops.append(op(name, rounds[0][place]["args"].get("op_name", ""), seconds, found, "cpu"))
+        ops.append(op(name, kinds[place], seconds, found, "cpu"))
     return ops
