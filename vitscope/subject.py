@@ -25,7 +25,12 @@ Form = Literal["train", "deploy"]
 Size = tuple[int, int, int]
 
 _SEED = 0
-_TRAIN_BATCH = 2  # the least that BatchNorm takes statistics of on a 1×1 map
+# Images that statistics are taken of: a norm after pooling sees one value an image, and the variance of two is now and
+# then nearly zero. Large images are fewer; their maps have values enough.
+_IMAGES, _PIXELS = 8, 8 * 256 * 256
+# The least variance of a channel, as a share of its norm's mean variance, and its least deviation, as a share of the
+# channel's own mean: images of noise look much alike, and a gain made of what tells them apart makes chaos of rounding.
+_LEAST = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,23 +184,28 @@ def wake(module: nn.Module) -> None:
 
     A layer scale of 1e-5 makes a block idle: folded into the weights it leaves what half precision cannot hold, and no
     comparison of outputs sees what the block does. Zeros (biases, tables of positions) become normal with deviation
-    0.02, gains and scales uniform from a half to one and a half of 1, or of 0.2 where they start below a tenth.
+    0.02; gains become uniform from a quarter to three quarters, as training leaves them (with all at 1, queries and keys
+    make scores that saturate the softmax, which amplifies rounding block by block); scales that start below a tenth
+    become uniform from 0.1 to 0.3.
     """
     with torch.no_grad():
         for parameter in module.parameters():
             if parameter.numel() < 2 or not parameter.is_floating_point() or parameter.is_meta:
                 continue
-            value = parameter.flatten()[0]
+            value = float(parameter.flatten()[0])
             if bool((parameter == value).all()):
                 if value == 0:
                     parameter.normal_(0.0, 0.02)
+                elif abs(value) < 0.1:
+                    parameter.uniform_(0.1, 0.3)
                 else:
-                    centre = float(value) if abs(float(value)) >= 0.1 else 0.2
-                    parameter.uniform_(0.5, 1.5).mul_(centre)
+                    parameter.uniform_(0.25, 0.75).mul_(value)
 
 
 def take_statistics(module: nn.Module, size: Size) -> None:
-    """Set the running statistics of every BatchNorm of `module` to those of one batch of noise, dropping nothing."""
+    """Set the running statistics of every BatchNorm of `module` to those of one batch of noise, dropping nothing.
+
+    A channel that hardly varies is given the least variance that `_LEAST` says."""
     norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
     if not norms:
         return
@@ -204,9 +214,14 @@ def take_statistics(module: nn.Module, size: Size) -> None:
     for norm in norms:
         norm.momentum = 1.0  # the statistics of this batch alone
         norm.train()
+    images = max(2, min(_IMAGES, _PIXELS // (size[1] * size[2])))
     try:
         with torch.no_grad():
-            module(torch.randn((_TRAIN_BATCH, *size), generator=torch.Generator().manual_seed(_SEED)))
+            module(torch.randn((images, *size), generator=torch.Generator().manual_seed(_SEED)))
+        for norm in norms:
+            if norm.running_var is not None and norm.running_mean is not None:
+                least = torch.maximum(_LEAST * norm.running_var.mean(), (_LEAST * norm.running_mean) ** 2)
+                norm.running_var.copy_(torch.maximum(norm.running_var, least))
     finally:
         for norm, momentum in before:
             norm.momentum = momentum
