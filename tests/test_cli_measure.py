@@ -318,8 +318,9 @@ def test_a_comparison_says_which_is_faster(nets, capsys):
     assert code == 2 and "same network" in err
 
 
-def test_devices_lists_what_is_here_and_how_to_get_the_rest(capsys):
-    code, out, _ = call(capsys, "devices", "--json")
+@pytest.mark.parametrize("flags", [(), ("--start",)])
+def test_devices_lists_what_is_here_and_how_to_get_the_rest(capsys, flags):
+    code, out, _ = call(capsys, "devices", *flags, "--json")
     data = json.loads(out)
     assert code == 0 and "iphone12" in [device["name"] for device in data["devices"]]
     runtimes = {runtime["name"]: runtime for runtime in data["runtimes"]}
@@ -329,6 +330,23 @@ def test_devices_lists_what_is_here_and_how_to_get_the_rest(capsys):
     assert targets["host"]["trouble"] is None
     if sys.platform != "darwin":
         assert "from a Mac" in targets["iphone"]["trouble"]
+
+
+def test_a_broken_runtime_is_found_when_it_is_started_and_only_then(capsys, monkeypatch, tmp_path):
+    (tmp_path / "openvino.py").write_text("raise ImportError('libtbb.so.12: cannot open shared object file')")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def told(*flags):
+        code, out, _ = call(capsys, "devices", *flags, "--json")
+        assert code == 0
+        (runtime,) = [runtime for runtime in json.loads(out)["runtimes"] if runtime["name"] == "openvino"]
+        return runtime
+
+    assert told()["version"] is not None  # its package is there
+    broken = told("--start")
+    assert broken["version"] is None and "libtbb.so.12" in broken["missing"]
+    code, out, err = call(capsys, "devices", "--start", "show", "iphone12")
+    assert code == 2 and "--start" in err and not out
 
 
 # Records as tables

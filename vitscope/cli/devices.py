@@ -9,25 +9,34 @@ from typing import Annotated
 import typer
 
 from vitscope.cli.options import AsJson, Format, FormatChoice, choose_format
-from vitscope.errors import UsageError
+from vitscope.errors import UnavailableError, UsageError
 
 app = typer.Typer(
     help="List the devices that latency is predicted on, and the runtimes and devices here to measure with.",
     rich_markup_mode=None,
 )
 
+Start = Annotated[
+    bool,
+    typer.Option(
+        "--start",
+        help="Start each runtime in a process of its own, seconds in all, instead of looking for its package: "
+        "finds those that are installed and broken.",
+    ),
+]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A device of the list, or a device file.")]
 
 
 @app.callback(invoke_without_command=True)
-def list_all(context: typer.Context, as_json: AsJson = False) -> None:
+def list_all(context: typer.Context, start: Start = False, as_json: AsJson = False) -> None:
     if context.invoked_subcommand is not None:
+        if start:
+            raise UsageError(f"--start is of the list, not of `devices {context.invoked_subcommand}`")
         return
     from vitscope.cli.measuring import Progress
     from vitscope.cli.output import show as show_table
     from vitscope.latency.device import list_devices, load_device
     from vitscope.measure.targets.attached import attached
-    from vitscope.measure.targets.host import HostTarget
     from vitscope.report.devices import device_list, devices_json, runtime_list, target_list
 
     predicted = [load_device(name) for name in list_devices()]
@@ -35,15 +44,22 @@ def list_all(context: typer.Context, as_json: AsJson = False) -> None:
         show_table(device_list(predicted))
         print(flush=True)
     progress = Progress()
-    progress.say("start each runtime in a process of its own")
-    found = HostTarget().runtimes()
+    if start:
+        from vitscope.measure.targets.host import HostTarget
+
+        progress.say("start each runtime in a process of its own")
+        found = HostTarget().runtimes()
+    else:
+        from vitscope.measure.runtimes import present
+
+        found = {p.runtime.name: p.version or UnavailableError(p.reason) for p in present()}
     progress.say("look for attached devices")
     places = attached()
     progress.clear()
     if as_json:
         print(json.dumps(devices_json(predicted, found, places), indent=2, ensure_ascii=False))
         return
-    show_table(runtime_list(found))
+    show_table(runtime_list(found, started=start))
     print()
     show_table(target_list(places))
 

@@ -33,8 +33,14 @@ def device_list(devices: list[Device]) -> Table:
     return Table(columns, tuple(rows), notes=("vitscope devices show NAME prints one whole",))
 
 
-def runtime_list(found: Mapping[str, str | Exception]) -> Table:
-    """What can execute a network on this host, with versions; for the rest what is missing and how one gets it."""
+def runtime_list(found: Mapping[str, str | Exception], *, started: bool) -> Table:
+    """What can execute a network on this host, with versions; for the rest what is missing and how one gets it.
+
+    `started` says that each was, and not its package alone looked for.
+    """
+    notes = ["vitscope measure MODEL --runtime NAME measures with one, profile and compare --measure NAME too"]
+    if not started:
+        notes.append("found by their packages; --start starts each, which takes seconds and finds one that is broken")
     rows = []
     for name, runtime in RUNTIMES.items():
         answer = found.get(name)
@@ -48,8 +54,7 @@ def runtime_list(found: Mapping[str, str | Exception]) -> Table:
         Column("missing", _LEFT),
     )  # fmt: skip
     return Table(
-        columns, tuple(rows), title="runtimes on this host",
-        notes=("vitscope measure MODEL --runtime NAME measures with one, profile and compare --measure NAME too",),
+        columns, tuple(rows), title="runtimes on this host", notes=tuple(notes),
     )  # fmt: skip
 
 
