@@ -73,9 +73,9 @@ def test_single_precision_is_known_to_leave_the_neural_engine(tmp_path: Path) ->
     assert "may refuse conv 0: computes in fp32 (and 1 more)" in found.line()
 
 
-@pytest.mark.parametrize("name", ["efficientformerv2_s0", "mobileone_s0", "edgenext_xx_small"])
+@pytest.mark.parametrize("name", ["efficientformerv2_s0", "edgenext_xx_small"])
 def test_every_operation_leads_to_a_block(name: str, network: Subject, artifact: Artifact, tmp_path: Path) -> None:
-    made = artifact if name == network.name else exported(load_subject(name), tmp_path)
+    made = artifact if name == network.name else exported(load_subject(name, resolution=(64, 64)), tmp_path)
     ops = inspect(made.path).ops
     mapped = [op for op in ops if block_of(made.scopes.get(op.name, ""), made.blocks)]
     assert len(mapped) >= 0.95 * len(ops)
@@ -85,7 +85,7 @@ def test_every_operation_leads_to_a_block(name: str, network: Subject, artifact:
 
 def test_nothing_known_is_refused_of_a_network_made_for_it(artifact: Artifact) -> None:
     line = inspect(artifact.path, artifact.scopes).line()
-    assert line == "193 ops, 6.74MB of weights, Neural Engine: nothing known to be refused"
+    assert line == "198 ops, 6.74MB of weights, Neural Engine: nothing known to be refused"
     assert any(note.endswith(f": {line}") for note in artifact.notes)
 
 

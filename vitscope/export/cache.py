@@ -40,7 +40,8 @@ _PACKAGE = Path(__file__).parent.parent
 _CODE = ("blocks/*.py", "graph/*.py", "spec/kinds/*.py", "export/*.py", "sources/*.py", "weights/*.py", "model.py",
          "subject.py")  # fmt: skip
 _SIDECAR = "artifact.json"
-_in_use: set[Path] = set()  # by this process, which may run them yet: never removed to make room
+_USERS = ".using-"  # a file a process, locked while it lives, with the names of the exports that it may run yet
+_in_use: set[Path] = set()  # by this process: never removed to make room
 _TOOLS = {
     "coreml": ("coremltools",),
     "onnx": ("onnx", "onnxscript", "onnx-ir", "onnxruntime"),
@@ -208,8 +209,51 @@ def _read(folder: Path) -> Artifact | None:
         return None
     with contextlib.suppress(OSError):
         os.utime(folder / _SIDECAR)
-    _in_use.add(folder)
+    _use(folder)
     return artifact
+
+
+def _use(folder: Path) -> None:
+    """Keep `folder` from being removed to make room, by this process and by others, until this process ends."""
+    if folder in _in_use:
+        return
+    _in_use.add(folder)
+    with contextlib.suppress(OSError):  # a folder that can be read only; then none but its owner makes room in it
+        file = _list_of_users(folder.parent, os.getpid())
+        if file is not None:
+            os.write(file, f"{folder.name}\n".encode())
+
+
+@functools.lru_cache(maxsize=8)
+def _list_of_users(root: Path, process: int) -> int | None:
+    """A locked file in `root` for this process (a fork has its own), removed at its end; None where nothing locks."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return None
+    file, name = tempfile.mkstemp(dir=root, prefix=f"{_USERS}{process}-")
+    fcntl.flock(file, fcntl.LOCK_EX)
+    atexit.register(Path(name).unlink, missing_ok=True)
+    return file
+
+
+def _used_by_others(root: Path) -> set[str]:
+    """The names that living processes keep. A list that nobody locks belongs to a process that was killed: it goes."""
+    try:
+        import fcntl
+    except ImportError:
+        return set()
+    names: set[str] = set()
+    for path in root.glob(f"{_USERS}*"):
+        with contextlib.suppress(OSError), open(path, encoding="utf-8") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                names.update(file.read().split())
+            else:
+                if time.time() - path.stat().st_mtime > 1:  # one just made is locked in a moment
+                    path.unlink(missing_ok=True)
+    return names
 
 
 def _checksum(folder: Path, payload: str) -> str:
@@ -238,6 +282,8 @@ def _evict(root: Path) -> None:
     limit, total, kept = limit_bytes(), 0, []
     for folder in root.iterdir():
         try:
+            if folder.name.startswith(_USERS):
+                continue
             if folder.name.startswith("."):
                 if time.time() - folder.stat().st_mtime > _STALE_S:
                     shutil.rmtree(folder, ignore_errors=True)
@@ -248,9 +294,12 @@ def _evict(root: Path) -> None:
             continue  # another process removes it just now
         total += size
         kept.append((used, size, folder))
+    if total <= limit:
+        return
+    others = _used_by_others(root)
     for _, size, folder in sorted(kept):
         if total <= limit:
             break
-        if folder not in _in_use:
+        if folder not in _in_use and folder.name not in others:
             shutil.rmtree(folder, ignore_errors=True)
             total -= size
