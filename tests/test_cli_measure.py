@@ -16,12 +16,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from vitscope.cli import main
 from vitscope.cli.measuring import Progress, make_protocol
+from vitscope.measure import rows
+from vitscope.measure.channel import Opened
 from vitscope.measure.plan import Failure, Network, cases, parse_numbers, parse_runtimes
 from vitscope.measure.record import Attribution, BlockTime, Condition, Measurement, Protocol, Summary
 from vitscope.measure.saved import read_measurement
+from vitscope.measure.session import Round
 from vitscope.report.measure import breakdown_tables, measure_table, part_times, row_times
 
 SHORT = ("--processes", "2", "--block", "10ms")
@@ -147,6 +151,46 @@ def test_rows_are_kept_and_not_repeated_unless_asked(nets, capsys, tmp_path):
     assert code == 0, err
 
 
+def test_other_values_or_another_exported_file_are_measured_again(nets, capsys, tmp_path):
+    from vitscope.model import build
+    from vitscope.spec import load_spec
+
+    file, weights = tmp_path / "r.csv", tmp_path / "w.pt"
+    command = ["measure", nets / "tiny.yaml", "--runtime", "onnxruntime", *SHORT, "--append", file]
+    command += ["--weights", weights]
+    for seed in (1, 2):  # one name, two contents
+        torch.manual_seed(seed)
+        torch.save(build(load_spec(str(nets / "tiny.yaml"))).state_dict(), weights)
+        code, _, err = call(capsys, *command)
+        assert code == 0 and "1 rows added" in err, err
+    assert "measured already, 1 rows kept" in call(capsys, *command)[2]
+    assert len({row["weights"] for row in read(file)}) == 2
+
+    last = read(file)[-1]["artifact_bytes"]  # as if an earlier exporter had written a larger file
+    file.write_text(file.read_text().replace(f",{last},", ",999999,"))
+    assert "1 rows added" in call(capsys, *command)[2]
+
+
+def test_rounds_of_another_exported_file_are_not_gone_on_with(nets, capsys, tmp_path):
+    file = tmp_path / "r.csv"
+    command = ("measure", nets / "tiny.yaml", "--runtime", "onnxruntime", *SHORT, "--append", file)
+    assert call(capsys, *command)[0] == 0
+    (row,) = read(file)
+    saved = read_measurement(tmp_path / row["samples_file"])
+    first = saved.blocks[0]
+    opened = Opened(
+        runtime_version=saved.condition.runtime_version, host=saved.condition.host, load_s=0.1,
+        processor=saved.condition.processor, system=saved.condition.system,
+    )  # fmt: skip
+    past = (Round(opened=opened, warm_s=0.1, stable=True, blocks=(replace(first, samples_s=(123.0,) * 9),)),)
+    for size, kept in ((saved.condition.artifact_bytes + 1, False), (saved.condition.artifact_bytes, True)):
+        rows.keep(file, rows.rounds_key(row["key"], size), past)
+        assert call(capsys, *command, "--again")[0] == 0
+        newest = read_measurement(tmp_path / read(file)[-1]["samples_file"])
+        assert (123.0 in newest.blocks[0].samples_s) is kept
+        assert not list((tmp_path / "r.samples").glob("*.rounds.json"))
+
+
 def test_ctrl_c_keeps_the_processes_that_are_done_and_the_next_run_goes_on(nets, tmp_path):
     file = tmp_path / "r.csv"
     command = ("measure", nets / "tiny.yaml", nets / "wide.yaml", "--runtime", "onnxruntime", "--processes", "4",
@@ -172,7 +216,7 @@ def test_ctrl_c_keeps_the_processes_that_are_done_and_the_next_run_goes_on(nets,
     assert again.returncode == 0, err
     assert {row["model"] for row in read(file)} == {"tiny", "wide"}
     for key, samples in before.items():
-        assert read_measurement(tmp_path / "r.samples" / f"{key}.json").blocks[0].samples_s == samples
+        assert read_measurement(tmp_path / "r.samples" / f"{key.partition('-')[0]}.json").blocks[0].samples_s == samples
     assert not list(tmp_path.glob("r.samples/*.rounds.json"))
 
 
@@ -296,7 +340,13 @@ def test_a_profile_shows_measured_parts_beside_predicted_ones(nets, capsys):
 @pytest.mark.parametrize("command", ["profile", "compare"])
 @pytest.mark.parametrize(
     ("flags", "words"),
-    [(["--threads", "2"], "--measure"), (["--processes", "3"], "--measure"), (["--measure", "tflite"], "no runtime")],
+    [
+        (["--threads", "2"], "--measure"),
+        (["--processes", "3"], "--measure"),
+        (["--measure", "tflite"], "no runtime"),
+        (["--measure", "litert", "--target", "adb:X"], "use that"),
+        (["--measure", "coreml", "--target", "iphone"], "use that"),
+    ],
 )
 def test_flags_of_measuring_need_it(nets, capsys, command, flags, words):
     models = [nets / "tiny.yaml", nets / "wide.yaml"][: 1 + (command == "compare")]

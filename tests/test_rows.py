@@ -140,9 +140,9 @@ def test_host_is_a_place_only_together_with_its_name() -> None:
 
 def test_what_is_finished_is_known(tmp_path: Path) -> None:
     path = tmp_path / "results.csv"
-    assert rows.finished(path) == frozenset()
+    assert rows.finished(path) == {}
     rows.append(path, MEASUREMENT)
-    assert rows.finished(path) == {rows.key_of(CONDITION, MEASUREMENT.protocol)}
+    assert rows.finished(path) == {rows.key_of(CONDITION, MEASUREMENT.protocol): frozenset({CONDITION.artifact_bytes})}
 
 
 def test_a_repetition_is_a_further_row_with_samples_of_its_own(tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ and that each way of losing it ends in one line.
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -19,6 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from conftest import require_tool
 from fake_android import FakeAndroid
 
 from vitscope.errors import UnavailableError, UsageError, VitscopeError
@@ -32,10 +32,15 @@ from vitscope.measure.targets.adb import AdbTarget, runners_of
 from vitscope.measure.targets.adb_client import Adb, Device, GoneError, choose, devices, parse_devices
 
 STANDIN = Path(__file__).with_name("standin_benchmark_model.py")
-needs_adb = pytest.mark.skipif(shutil.which("adb") is None, reason="the real adb is not installed")
+needs_adb = pytest.mark.usefixtures("real_adb")
 CLUSTERS = (
     android.Cluster((0, 1, 2, 3), 1.8e9), android.Cluster((4, 5, 6), 2.4e9), android.Cluster((7,), 2.8e9),
 )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def real_adb() -> str:
+    return require_tool("adb")
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import getpass
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -17,16 +16,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import require_tool
 
 from vitscope.errors import UnavailableError, UsageError, VitscopeError
 from vitscope.export.artifact import Artifact
 from vitscope.measure.channel import Job, MeasureError
 from vitscope.measure.targets.ssh import SshTarget, _parsed, why_ssh_failed
-
-SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
-needs_sshd = pytest.mark.skipif(
-    SSHD is None or shutil.which("ssh") is None, reason="the real ssh and sshd are not installed"
-)
 
 
 @dataclass
@@ -81,7 +76,8 @@ def descendants(pid: int) -> list[int]:
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
-    assert SSHD is not None
+    sshd = require_tool("sshd")
+    require_tool("ssh")
     folder = tmp_path / "ssh"
     folder.mkdir(mode=0o700)
     for name in ("host", "key", "stranger"):
@@ -103,7 +99,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
     if os.geteuid() == 0:
         Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # where sshd drops its privileges; made by its own service
     process = subprocess.Popen(
-        [SSHD, "-D", "-e", "-f", str(folder / "config")], stderr=(folder / "log").open("wb"), start_new_session=True
+        [sshd, "-D", "-e", "-f", str(folder / "config")], stderr=(folder / "log").open("wb"), start_new_session=True
     )
     until = time.monotonic() + 10
     while True:
@@ -167,7 +163,6 @@ def ended(pid: int, within_s: float = 15.0) -> bool:
     return False
 
 
-@needs_sshd
 def test_a_model_is_measured_over_ssh_and_nothing_stays_there(server: Server, model: Artifact) -> None:
     import onnxruntime
 
@@ -194,7 +189,6 @@ def test_a_model_is_measured_over_ssh_and_nothing_stays_there(server: Server, mo
     assert not list(server.remote_tmp.glob("vitscope-*"))
 
 
-@needs_sshd
 def test_the_runtimes_there_are_told_with_their_cure(server: Server) -> None:
     import onnxruntime
 
@@ -208,7 +202,6 @@ def test_the_runtimes_there_are_told_with_their_cure(server: Server) -> None:
     target.close()
 
 
-@needs_sshd
 def test_a_runtime_that_is_not_there_is_refused_with_its_cure(server: Server, model: Artifact) -> None:
     bare = server.folder / "bin/python-without"
     bare.write_text(f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')  # -S: no installed packages
@@ -220,7 +213,6 @@ def test_a_runtime_that_is_not_there_is_refused_with_its_cure(server: Server, mo
     target.close()
 
 
-@needs_sshd
 def test_a_connection_cut_in_the_middle_is_one_line_and_what_is_done_is_kept(server: Server, model: Artifact) -> None:
     target = server.target()
     channel = target.open(job(model), 30.0)
@@ -239,7 +231,6 @@ def test_a_connection_cut_in_the_middle_is_one_line_and_what_is_done_is_kept(ser
     assert ended(pid)  # the runner there ends by itself once nobody listens
 
 
-@needs_sshd
 def test_a_runner_that_crashes_is_told_from_a_lost_connection(server: Server, model: Artifact) -> None:
     target = server.target()
     channel = target.open(job(model), 30.0)
@@ -250,7 +241,6 @@ def test_a_runner_that_crashes_is_told_from_a_lost_connection(server: Server, mo
     target.close()
 
 
-@needs_sshd
 def test_a_runner_that_hangs_is_ended_there_too(server: Server, model: Artifact) -> None:
     target = server.target()
     channel = target.open(job(model), 4.0)
@@ -264,7 +254,6 @@ def test_a_runner_that_hangs_is_ended_there_too(server: Server, model: Artifact)
     target.close()
 
 
-@needs_sshd
 def test_a_full_disk_there_is_one_line(server: Server, model: Artifact) -> None:
     full = server.folder / "bin/cat"
     full.write_text('#!/bin/sh\nexec /bin/cat "$@" > /dev/full\n')  # the kernel's own ENOSPC
@@ -280,7 +269,6 @@ def test_a_full_disk_there_is_one_line(server: Server, model: Artifact) -> None:
     target.close()
 
 
-@needs_sshd
 def test_who_is_not_let_in_learns_how(server: Server) -> None:
     (server.folder / "authorized").write_text("")
     with pytest.raises(UnavailableError) as error:
@@ -289,7 +277,6 @@ def test_who_is_not_let_in_learns_how(server: Server) -> None:
     assert "ssh-copy-id" in str(error.value) and error.value.exit_code == 3
 
 
-@needs_sshd
 def test_a_host_key_that_is_not_known_or_not_the_known_one(server: Server) -> None:
     (server.folder / "known").write_text("")
     with pytest.raises(UnavailableError) as error:
@@ -301,7 +288,6 @@ def test_a_host_key_that_is_not_known_or_not_the_known_one(server: Server) -> No
     assert "another than the known one" in one_line(error.value)
 
 
-@needs_sshd
 def test_no_server_and_no_host() -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -313,7 +299,6 @@ def test_no_server_and_no_host() -> None:
     assert "no such host" in one_line(error.value)
 
 
-@needs_sshd
 def test_a_python_in_the_home_there(server: Server, model: Artifact) -> None:
     target = server.target(python=f"~/{os.path.relpath(sys.executable, Path.home())} -B")
     channel = target.open(job(model), 60.0)
@@ -322,7 +307,6 @@ def test_a_python_in_the_home_there(server: Server, model: Artifact) -> None:
     target.close()
 
 
-@needs_sshd
 def test_no_python_there_and_one_too_old(server: Server) -> None:
     with pytest.raises(UnavailableError) as error:
         server.target(python="python-that-is-not").runtimes()
@@ -336,7 +320,6 @@ def test_no_python_there_and_one_too_old(server: Server) -> None:
     assert not list(server.remote_tmp.iterdir())
 
 
-@needs_sshd
 def test_a_file_that_is_gone_or_a_folder(server: Server, model: Artifact, tmp_path: Path) -> None:
     target = server.target()
     with pytest.raises(MeasureError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -174,7 +175,7 @@ class Book:
         from vitscope.measure import rows
 
         self.path, self.protocol, self.target, self.versions = path, protocol, target, versions
-        self.finished = frozenset[str]() if again else rows.finished(path)
+        self.finished = dict[str, frozenset[int]]() if again else rows.finished(path)
         self.kept_rows = self.added = self.resumed = 0
 
     def key(self, job: Job) -> str:
@@ -184,28 +185,32 @@ class Book:
         return key_of_job(job, self.protocol, target=self.target.name, runtime_version=version)
 
     def done(self, job: Job) -> bool:
-        return self.key(job) in self.finished
+        sizes = self.finished.get(self.key(job))
+        return sizes is not None and (not sizes or job.artifact.num_bytes in sizes)
 
     def read(self, job: Job) -> Measurement | None:
-        """The measurement that the file holds of `job`; None where its samples are gone or damaged."""
+        """The newest measurement of `job`'s file that stands beside the rows; None where its samples are gone or damaged."""
+        from vitscope.measure.rows import samples_of
         from vitscope.measure.saved import read_measurement
 
-        try:
-            return read_measurement(self.path.with_name(f"{self.path.stem}.samples") / f"{self.key(job)}.json")
-        except UsageError:
-            return None
+        for file in samples_of(self.path, self.key(job)):
+            with contextlib.suppress(UsageError):
+                found = read_measurement(file)
+                if found.condition.artifact_bytes == job.artifact.num_bytes:
+                    return found
+        return None
 
     def kept(self, job: Job) -> tuple[Round, ...]:
-        from vitscope.measure.rows import kept
+        from vitscope.measure.rows import kept, rounds_key
 
-        rounds = kept(self.path, self.key(job))
+        rounds = kept(self.path, rounds_key(self.key(job), job.artifact.num_bytes))
         self.resumed += bool(rounds)
         return rounds
 
     def keep(self, job: Job, rounds: Sequence[Round]) -> None:
-        from vitscope.measure.rows import keep
+        from vitscope.measure.rows import keep, rounds_key
 
-        keep(self.path, self.key(job), rounds)
+        keep(self.path, rounds_key(self.key(job), job.artifact.num_bytes), rounds)
 
     def add(self, measurement: Measurement, facts: Mapping[str, Any]) -> None:
         from vitscope.measure.rows import append
@@ -347,6 +352,12 @@ class Beside:
 
         if self.runtimes is not None:
             parse_runtimes([self.runtimes])
+            kind = self.target.partition(":")[0]
+            if kind in ("adb", "iphone"):
+                needs = "a program (--runner)" if kind == "adb" else "a signing team (--team)"
+                raise UsageError(
+                    f"--target {self.target}: needs {needs}, which is given to 'vitscope measure'; use that"
+                )
             return
         given = {
             "--target": self.target != "host", "--precision": self.precision is not None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -209,10 +209,21 @@ class Exporter:
                 artifact = kept(MODULE)
         if artifact is None:
             artifact = kept(case.format)
+        if network.weights is not None:
+            # a file of the same name may hold other values the next time: those are another row
+            artifact = replace(artifact, weights=f"{artifact.weights} ({_digest_of(network.weights)})")
         return Job(
             artifact=artifact, runtime=case.runtime, unit=case.unit, threads=case.threads, affinity=affinity,
             options=options,
         )  # fmt: skip
+
+
+def _digest_of(path: str) -> str:
+    """Of the content of a checkpoint that was loaded. Raises UsageError where it is gone by now."""
+    try:
+        return hashlib.blake2b(Path(path).read_bytes(), digest_size=4).hexdigest()
+    except OSError as error:
+        raise UsageError(f"{path}: cannot read: {error.strerror or error}") from error
 
 
 def _identity(network: Network) -> dict[str, object] | None:

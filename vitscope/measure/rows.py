@@ -1,7 +1,7 @@
 """A results CSV that several processes append to, with every sample in a JSON beside each row. `vitscope pareto` reads it.
 
 `results.csv` has its samples in `results.samples/KEY.json`, and the rounds of a measurement that was interrupted in
-`results.samples/KEY.rounds.json`. The key is a digest of what is measured, where, on which version, and the protocol.
+`results.samples/KEY-of-BYTES.rounds.json`. The key is a digest of what is measured, where, on which version, and the protocol.
 """
 
 from __future__ import annotations
@@ -64,14 +64,21 @@ def check(path: Path) -> None:
     _heading(path, _read(path))
 
 
-def finished(path: Path) -> frozenset[str]:
-    """The keys of the rows of `path`; none where there is no such file. Raises UsageError for a table of another kind."""
+def finished(path: Path) -> dict[str, frozenset[int]]:
+    """The keys of the rows of `path`, each with the sizes in bytes of the files that were measured under it.
+
+    An exporter that changed writes another file of the same network, which was not measured then. None where there is
+    no such table; a row that does not tell the size has none. Raises UsageError for a table of another kind.
+    """
     content = _read(path)
     columns = _heading(path, content)
-    if not columns:
-        return frozenset()
-    index = columns.index("key")
-    return frozenset(row[index] for row in _rows(path, content)[1:] if len(row) > index and row[index])
+    found: dict[str, frozenset[int]] = {}
+    for row in _rows(path, content)[1:]:
+        cells = dict(zip(columns, row, strict=False))
+        if key := cells.get("key"):
+            size = cells.get("artifact_bytes", "")
+            found[key] = found.get(key, frozenset()) | ({int(size)} if size.isdecimal() else frozenset())
+    return found
 
 
 def append(path: Path, measurement: Measurement, facts: Mapping[str, Any] | None = None) -> Path:
@@ -115,9 +122,26 @@ def keep(path: Path, key: str, rounds: Sequence[Round]) -> None:
 
 
 def drop(path: Path, key: str) -> None:
-    """Forget the rounds of `key`."""
-    with contextlib.suppress(OSError):
-        _unfinished(path, key).unlink(missing_ok=True)
+    """Forget the rounds of `key`, of whatever file (`rounds_key`)."""
+    for file in _folder(path).glob(f"{key}*.rounds.json"):
+        with contextlib.suppress(OSError):
+            file.unlink(missing_ok=True)
+
+
+def rounds_key(key: str, artifact_bytes: int) -> str:
+    """What rounds of `key` are kept under: those of a file that was exported otherwise do not go on with this one."""
+    return f"{key}-of-{artifact_bytes}"
+
+
+def samples_of(path: Path, key: str) -> list[Path]:
+    """The files of samples of `key` beside `path`, the newest first."""
+
+    def number(file: Path) -> int:
+        digits = file.stem[len(key) + 1 :]
+        return int(digits) if digits.isdecimal() else 1
+
+    files = (f for f in _folder(path).glob(f"{key}*.json") if f.stem == key or f.stem[len(key) + 1 :].isdecimal())
+    return sorted(files, key=number, reverse=True)
 
 
 def _folder(path: Path) -> Path:
