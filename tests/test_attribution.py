@@ -40,6 +40,12 @@ def op(*names: str, seconds: float = 1e-3, name: str = "runtime's own", unit: st
         (("stages.0.blocks.1.fc/MatMul_12/MatMulAddFusion",), "stages.0.blocks.1"),
         (("stages.0.blocks.1.fc/MatMul_1",), None),  # not the 12th
         (("conv2d_4",), "head"),
+        (
+            ("stages.0.blocks.1.attn_act::gelu", "stages.0.blocks.0::add"),
+            None,
+        ),  # neither computes, whatever a path says
+        (("stages.0.blocks.1::matmul", "stages.0.blocks.0::add"), "stages.0.blocks.1"),
+        (("stages.0::add",), None),
         (("head.fc",), "head"),  # a module path, as torch's profile gives it
         (("stages.0",), None),  # a parent of blocks is none
         (("stages.0.blocks.0.expand/Conv_2", "stages.0.blocks.1.fc/MatMul_12"), None),  # both compute

@@ -12,6 +12,7 @@ from vitscope.measure.record import Attribution, BlockTime, OpTime
 
 # The last part of a name that its exporter gave to an operation with multiply-accumulates.
 _COMPUTES = re.compile(r"conv|linear|gemm|matmul|addmm|bmm|einsum|attention|fully_connected", re.IGNORECASE)
+_EDGES_OF_KIND = re.compile("/|::")
 _EDGE = re.compile(r"[_/:;,+ ()]")  # what runtimes put between a name of the file and what they add to it
 
 
@@ -51,7 +52,7 @@ def unexplained(ops: Sequence[OpTime], artifact: Artifact) -> tuple[OpTime, ...]
 def block_of_op(op: OpTime, artifact: Artifact) -> str | None:
     """The block that the time of `op` belongs to, by the rule of `attribute`."""
     keys = [key for name in dict.fromkeys((*op.names, op.name)) for key in _keys_in(name, artifact)]
-    for candidates in (keys, [key for key in keys if _COMPUTES.search(key.rpartition("/")[2])]):
+    for candidates in (keys, [key for key in keys if _COMPUTES.search(_EDGES_OF_KIND.split(key)[-1])]):
         blocks = {block_of(_scope(key, artifact), artifact.blocks) for key in candidates} - {None}
         if len(blocks) == 1:
             return blocks.pop()
@@ -59,13 +60,13 @@ def block_of_op(op: OpTime, artifact: Artifact) -> str | None:
 
 
 def _scope(key: str, artifact: Artifact) -> str:
-    """A name that the file does not have may be a module path itself, as torch's own profile has it."""
-    return artifact.scopes.get(key, key)
+    """A name that the file does not have may be a module path, as torch's own profile has it, or `path::kind`."""
+    return artifact.scopes.get(key, key.partition("::")[0])
 
 
 def _keys_in(name: str, artifact: Artifact) -> Iterator[str]:
     """The names of the file that `name` is or is made of: `stem/Conv_0_nchwc`, `stem/Conv_0_abcd_acdb_head/MatMul_9`."""
-    if name in artifact.scopes or ("/" not in name and block_of(name, artifact.blocks) is not None):
+    if name in artifact.scopes or ("/" not in name and block_of(name.partition("::")[0], artifact.blocks) is not None):
         yield name
         return
     # Only names with a slash, as ours have in ONNX, are long enough to be looked for inside others.
