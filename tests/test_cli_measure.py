@@ -249,6 +249,19 @@ def test_a_full_disk_is_one_line(nets, capsys, tmp_path):
 # Failures
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device of Linux")
+def test_a_full_disk_behind_stdout_is_one_line_and_the_row_is_kept(nets, tmp_path):
+    file = tmp_path / "r.csv"
+    command = ["measure", nets / "tiny.yaml", "--runtime", "onnxruntime", *SHORT, "--json", "--append", file]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "vitscope", *map(str, command)], stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert done.returncode == 1 and len(read(file)) == 1
+    assert done.stderr.splitlines()[-1] == "cannot write the output: No space left on device"
+    assert "Traceback" not in done.stderr and "Exception ignored" not in done.stderr
+
+
 def test_a_missing_runtime_is_a_row_and_the_others_go_on(nets, capsys, tmp_path):
     file = tmp_path / "r.csv"
     code, out, _ = call(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ from vitscope.cli.validate import validate
 from vitscope.cli.zoo import zoo
 from vitscope.errors import VitscopeError
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # what a write says, without the name of a file
 _INTERRUPTED = 130
 
 app = typer.Typer(
@@ -74,6 +76,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if debug:
             raise
+        if isinstance(error, OSError) and error.filename is None and error.errno in _FULL:
+            # What stdout still holds would be written at exit, fail again, and be told by a traceback.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            print(f"cannot write the output: {error.strerror}", file=sys.stderr)
+            return 1
         return _report(error)
 
 
