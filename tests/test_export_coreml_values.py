@@ -101,3 +101,34 @@ def test_a_wrong_weight_is_seen(tmp_path: Path) -> None:
     weights.write_bytes(weights.read_bytes().replace(values, bytes(len(values))))
     (found,) = run_program(path, subject.example()).values()
     assert relative_error(found, outputs(subject, subject.example())) > 0.01
+
+
+@pytest.mark.parametrize("approximate", ["tanh", "none"])
+def test_either_gelu_is_the_one_that_is_meant(approximate: str, tmp_path: Path) -> None:
+    module = nn.Sequential(nn.Conv2d(3, 4, 1), nn.GELU(approximate=approximate))
+    subject = subject_of(module, (3, 16, 16), name="gelu")
+    image = 3 * subject.example()
+    (found,) = run_program(written(subject, tmp_path), image).values()
+    assert relative_error(found, outputs(subject, image)) < 1e-5
+    other = nn.Sequential(module[0], nn.GELU(approximate="none" if approximate == "tanh" else "tanh"))
+    assert relative_error(found, other(image)) > 2e-5, "or the two could not be told apart"
+
+
+def test_a_delegated_gelu_is_the_one_that_is_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ExecuTorch's Core ML delegate converts by coremltools too; what it converts is looked at on the way."""
+    pytest.importorskip("executorch")
+    import coremltools
+
+    forms: list[str] = []
+    convert = coremltools.convert
+
+    def looked_at(*arguments, **options):
+        model = convert(*arguments, **options)
+        operations = model._mil_program.functions["main"].operations
+        forms.extend(operation.mode.val for operation in operations if operation.op_type == "gelu")
+        return model
+
+    monkeypatch.setattr(coremltools, "convert", looked_at)
+    module = nn.Sequential(nn.Conv2d(3, 4, 1), nn.GELU(approximate="tanh"), nn.Conv2d(4, 4, 1), nn.GELU())
+    export(subject_of(module, (3, 16, 16), name="gelu"), "executorch-coreml", tmp_path / "x.pte", "fp32")
+    assert forms == ["TANH_APPROXIMATION", "EXACT"]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vitscope.export import Written
+from vitscope.export.coreml_ops import register
 from vitscope.export.executorch import lower
 from vitscope.export.silence import silenced
 
@@ -25,6 +26,7 @@ def write(subject: Subject, path: Path, precision: Precision) -> Written:
         from executorch.backends.apple.coreml.compiler import CoreMLBackend
         from executorch.backends.apple.coreml.partition import CoreMLPartitioner
 
+        register()  # the delegate's programs are converted by coremltools
     specs = CoreMLBackend.generate_compile_specs(
         compute_precision=ct.precision.FLOAT16 if precision == "fp16" else ct.precision.FLOAT32,
         minimum_deployment_target=ct.target.iOS16,
