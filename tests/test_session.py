@@ -13,7 +13,7 @@ from tiny_onnx import tiny_onnx
 
 from vitscope.errors import UnavailableError, UsageError, VitscopeError
 from vitscope.measure.channel import Job, MeasureError, Opened, Samples
-from vitscope.measure.record import Measurement, OpTime, Protocol
+from vitscope.measure.record import Measurement, OpTime, Protocol, State
 from vitscope.measure.session import Failed, Finished, Round, Step, measure
 from vitscope.measure.targets.host import HostTarget
 
@@ -27,12 +27,16 @@ class Scripted:
     name = "scripted"
 
     def __init__(
-        self, fails: Callable[[str, str, int], None] = lambda what, model, times: None, opened: Opened = OPENED
+        self,
+        fails: Callable[[str, str, int], None] = lambda what, model, times: None,
+        opened: Opened = OPENED,
+        probe: Callable[[str, int], float | None] = lambda model, times: None,
     ):
         self.log: list[tuple[str, str]] = []
         self.alive: set[int] = set()
         self.most_alive = 0
         self.opened = opened
+        self.probe = probe  # seconds of the fixed loop after the n-th block of a model
         self._fails = fails
 
     def runtimes(self, names: Sequence[str] = ()) -> dict[str, str]:
@@ -66,7 +70,10 @@ class ScriptedChannel:
 
     def block(self, min_s: float, min_runs: int) -> Samples:
         self._target.note("block", self._model)
-        return Samples(samples_s=(0.001,) * min_runs)
+        times = self._target.log.count(("block", self._model))
+        probe = self._target.probe(self._model, times)
+        around = State(probe_s=probe)
+        return Samples(samples_s=(0.001 * (1 if probe is None else times),) * min_runs, before=around, after=around)
 
     def op_times(self, runs: int) -> tuple[str, tuple[OpTime, ...]] | None:
         self._target.note("profile", self._model)
@@ -95,6 +102,37 @@ def done(results: Iterator[Finished | Failed]) -> dict[str, Measurement | Vitsco
 
 
 # ---- order
+
+
+def test_a_process_whose_core_was_slowed_is_set_aside_for_another(jobs: list[Job]) -> None:
+    target = Scripted(probe=lambda model, times: 1.3e-3 if (model, times) == ("a", 2) else 1.0e-3)
+    found = done(measure(jobs[:2], target, QUICK))["a"]
+    assert isinstance(found, Measurement) and target.of("open").count("a") == 4 and target.of("open").count("b") == 3
+    assert [block.samples_s[0] for block in found.blocks] == [0.001, 0.003, 0.004], "all but the second"
+    assert [block.samples_s[0] for block in found.set_aside] == [0.002]
+    assert [block.process for block in found.blocks] == [0, 1, 2]
+    assert any("1 process set aside and measured again: the core was up to 30% slower" in w for w in found.warnings)
+
+
+def test_a_machine_that_stays_slow_is_measured_as_it_is(jobs: list[Job]) -> None:
+    """After `retries` further processes what there is counts, and the row is marked."""
+    target = Scripted(probe=lambda model, times: 1.0e-3 if times == 1 else 1.5e-3)
+    found = done(measure(jobs[:1], target, replace(QUICK, retries=2)))["a"]
+    assert isinstance(found, Measurement) and len(found.blocks) == 3 and len(found.set_aside) == 2
+    assert found.unstable and any("the speed of the core moved by" in warning for warning in found.warnings)
+
+
+def test_models_side_by_side_are_set_aside_together(jobs: list[Job]) -> None:
+    target = Scripted(probe=lambda model, times: 1.3e-3 if (model, times) == ("b", 3) else 1.0e-3)
+    found = done(measure(jobs[:2], target, replace(QUICK, blocks=2)))
+    for measurement in found.values():
+        assert isinstance(measurement, Measurement)
+        assert len(measurement.blocks) == 6 and len(measurement.set_aside) == 2
+
+
+def test_a_target_without_a_probe_sets_nothing_aside(jobs: list[Job]) -> None:
+    found = done(measure(jobs[:1], Scripted(), QUICK))["a"]
+    assert isinstance(found, Measurement) and found.set_aside == () and len(found.blocks) == 3
 
 
 def test_every_round_has_every_model_once_in_an_order_of_its_own(jobs: list[Job]) -> None:
@@ -297,7 +335,7 @@ def step(at):
     if at.process == 3 and at.what == "measure":
         os.kill(os.getpid(), signal.SIGINT)
 try:
-    rule = Protocol(block_s=0.0, warm_s=0.0)
+    rule = Protocol(block_s=0.0, warm_s=0.0, retries=0)
     list(measure([job], HostTarget(), rule, on_progress=step, on_round=lambda job, rounds: kept.append(len(rounds))))
 except KeyboardInterrupt:
     try:

@@ -84,6 +84,8 @@ class Protocol:
     warm_tolerance: float = 0.01
     warm_limit_s: float = 10.0
     seed: int = 0
+    slowed: float = 0.10  # a core this much slower than at its best, before or after a block: the process is set aside
+    retries: int = 5  # processes of a row that are set aside at most, each for another one
     timeout_s: float = 120.0  # for one answer of the runner
 
 
@@ -142,7 +144,8 @@ class Summary:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
-    """One model under one condition. `warnings` advise; `unstable` says that a repetition may not agree."""
+    """One model under one condition. `warnings` advise; `unstable` says that a repetition may not agree. `set_aside` are
+    blocks of processes that something else slowed, by the probe and not by their own figures: kept, and not counted."""
 
     condition: Condition
     protocol: Protocol
@@ -155,3 +158,4 @@ class Measurement:
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()  # what the exporter and the runtime said of how they do it
     attribution: Attribution | None = None
+    set_aside: tuple[Block, ...] = ()

@@ -1,11 +1,14 @@
 """measure(jobs, target): rounds of fresh processes in which every model has its turn in random order, as samples arrive.
 
-A round is one process a job. Where a process runs several blocks, as many processes as `hold` live side by side and
-their blocks alternate, so that what slows the machine for some seconds slows all of them. A job that fails ends alone.
+A round is one process a job. One whose core was slowed by something else, as a fixed loop before and after its blocks
+tells, is set aside for another: never for what it measured. Where a process runs several blocks, as many processes as
+`hold` live side by side and their blocks alternate, so that what slows the machine for some seconds slows all of them.
+A job that fails ends alone.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +20,7 @@ from vitscope.errors import UsageError, VitscopeError
 from vitscope.measure.channel import Channel, Job, MeasureError, Opened, Target
 from vitscope.measure.record import Attribution, Block, Condition, Measurement, Protocol
 from vitscope.measure.statistics import advise, summarize
+from vitscope.units import percent
 
 HOLD = 4  # processes alive at once: as many models fit the memory of a small board
 _AGAIN_RUNS = 5  # before a further block of a process, whose caches the others have used meanwhile
@@ -123,8 +127,10 @@ class _Session:
         self.target, self.protocol, self.clock = target, protocol, clock
         self.on_progress = on_progress
         self.rounds = {job: list(kept.get(job, ()))[: protocol.processes] for job in jobs}
+        self.aside: dict[Job, list[Round]] = {job: [] for job in jobs}
         self.over: set[Job] = set()
         blocks = [block for rounds in self.rounds.values() for past in rounds for block in past.blocks]
+        self.best_probe = min(_probes(blocks), default=math.inf)
         self.order = max((block.order for block in blocks), default=-1) + 1
         self.began = clock() - max((block.started_s for block in blocks), default=0.0)
 
@@ -160,14 +166,25 @@ class _Session:
                     except VitscopeError as error:
                         errors[job] = error
                         channels.pop(job).close()
+            made: dict[Job, Round] = {}
             for job, channel in channels.items():
                 seconds, stable = warm[job]
-                made = Round(opened=channel.opened, warm_s=seconds, stable=stable, blocks=tuple(blocks[job]))
-                self.rounds[job].append(made)
+                made[job] = Round(opened=channel.opened, warm_s=seconds, stable=stable, blocks=tuple(blocks[job]))
+            self._keep_or_set_aside(made)
         finally:
             for channel in channels.values():
                 channel.close()
         return errors
+
+    def _keep_or_set_aside(self, made: Mapping[Job, Round]) -> None:
+        """Those that ran side by side are compared with one another: they stay or go together."""
+        probes = [time for past in made.values() for time in _probes(past.blocks)]
+        self.best_probe = min([*probes, self.best_probe])
+        limit = (1 + self.protocol.slowed) * self.best_probe
+        slowed = any(time > limit for time in probes)
+        again = slowed and all(len(self.aside[job]) < self.protocol.retries for job in made)
+        for job, past in made.items():
+            (self.aside if again else self.rounds)[job].append(past)
 
     def attribute(self, job: Job, total_s: float, runs: int) -> tuple[Attribution | None, str]:
         """Where the time of `job` went, from a process of its own; or None and a note that says why it is not known."""
@@ -232,14 +249,23 @@ def _finish(
         blocks, summary, protocol, threads=job.threads, cores=cores, warmed=[past.stable for past in rounds]
     )
     notes = (*job.artifact.notes, *opened.notes)
+    aside = tuple(block for past in session.aside[job] for block in past.blocks)
+    warnings = advice.warnings
+    if aside:
+        slowest = max(_probes(aside)) / session.best_probe - 1
+        again = len(session.aside[job])
+        warnings += (
+            f"{again} process{'es' * (again > 1)} set aside and measured again: the core was up to {percent(slowest)} "
+            "slower around them, so something else ran",
+        )
 
     def made(attribution: Attribution | None, note: str) -> Measurement:
         return Measurement(
             condition=condition(job, session.target.name, opened), protocol=protocol,
             date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
             load_s=tuple(past.opened.load_s for past in rounds), warm_s=tuple(past.warm_s for past in rounds),
-            blocks=blocks, summary=summary, unstable=advice.unstable, warnings=advice.warnings,
-            notes=(*notes, note) if note else notes, attribution=attribution,
+            blocks=blocks, summary=summary, unstable=advice.unstable, warnings=warnings,
+            notes=(*notes, note) if note else notes, attribution=attribution, set_aside=aside,
         )  # fmt: skip
 
     measurement = made(None, "")
@@ -263,6 +289,11 @@ def condition(job: Job, target: str, opened: Opened) -> Condition:
         system=opened.system, runtime=job.runtime, runtime_version=opened.runtime_version, unit=job.unit,
         threads=job.threads, affinity=job.affinity, options=dict(job.options),
     )  # fmt: skip
+
+
+def _probes(blocks: Sequence[Block]) -> list[float]:
+    """Every reading of the probe around `blocks`; none on a target that has no probe."""
+    return [time for block in blocks for time in (block.before.probe_s, block.after.probe_s) if time]
 
 
 def _place(opened: Opened) -> tuple[str, str, str, str]:
