@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
+import threading
 from collections.abc import Iterator
 from types import ModuleType
 
@@ -12,6 +14,11 @@ import pytest
 # Before anything imports torch: networks this small run no faster on more threads, and on a busy machine, where threads
 # wait for each other, several times slower. Subprocesses inherit it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# A shell starts what it runs in the background deaf to Ctrl-C, and so is every process that it starts: the tests of
+# interruption would wait for what cannot come.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -298,7 +298,7 @@ def test_onnx_runtime_s_program_tells_every_run_and_its_operations(phone: FakeAn
         blocks=("head",), weights="none", tools="onnx",
     )  # fmt: skip
     program = tmp_path / "onnxruntime_perf_test"
-    program.write_text(f"#!{sys.executable}\n{STANDIN.with_name('standin_perf_test.py').read_text()}")
+    program.write_text(f"#!{sys.executable}\n{STANDIN.with_name('standin_perftest.py').read_text()}")
     target = AdbTarget(phone.serial, runners=runners_of([str(program)]), cores="mid")
     channel = target.open(Job(artifact=artifact, runtime="onnxruntime", threads=2), 60.0)
     assert channel.opened.load_s > 0
