@@ -155,7 +155,8 @@ def table(rows: Iterable[dict[str, Any]]) -> str:
     lines = [
         "# The zoo in every format",
         "",
-        f"`python -m benchmarks.export_zoo`: {len(names)} networks at their own resolution, random weights, deploy form. "
+        f"`python -m benchmarks.export_zoo`: {len(names)} of the {len(zoo_names())} networks of the zoo, at their own "
+        "resolution, random weights, deploy form; an empty cell was not tried yet. "
         "A cell is the size of the file, the time to write it, and the largest difference from PyTorch on noise as a "
         "share of the largest output, in the worst of the runtimes that are here (ONNX Runtime and OpenVINO for ONNX); "
         f"fp32 must stay below {LIMIT:.0e}.",
