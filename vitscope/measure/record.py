@@ -47,7 +47,7 @@ class State:
     temperature_c: float | None = None
     thermal_status: str | None = None
     load: float | None = None  # 1 minute load average of the machine
-    probe_s: float | None = None  # of a fixed loop: tells a change of speed where no clock can be read
+    probe_s: float | None = None  # of a fixed computation: tells a change of speed where no clock can be read
 
 
 UNREAD = State()

@@ -1,7 +1,7 @@
 """measure(jobs, target): rounds of fresh processes in which every model has its turn in random order, as samples arrive.
 
-A round is one process a job. One whose core was slowed by something else, as a fixed loop before and after its blocks
-tells, is set aside for another: never for what it measured. Where a process runs several blocks, as many processes as
+A round is one process a job. One whose core was slowed by something else, as a fixed computation before and after its
+blocks tells, is set aside for another: never for what it measured. Where a process runs several blocks, as many processes as
 `hold` live side by side and their blocks alternate, so that what slows the machine for some seconds slows all of them.
 A job that fails ends alone.
 """

@@ -6,6 +6,7 @@ What a system does not tell is None: a virtual machine has no clock to read, a M
 from __future__ import annotations
 
 import glob
+import hashlib
 import os
 import platform
 import re
@@ -15,10 +16,10 @@ from typing import Any
 
 _SYS = "/sys"
 _CPUINFO = "/proc/cpuinfo"
-_PROBE_STEPS = 20_000  # about half a millisecond of additions
-# A core that has just waited for a message is slow to wake: 15 % over the first milliseconds, on the machine that this was
-# tried on. The loop is repeated until its best has stood for so many tries, and in any case ends.
-_PROBE_STANDS = 25
+_PROBE_BYTES = bytes(
+    1 << 16
+)  # some 40 to 200 µs of hashing, out of the nearest cache: the clock of the core and little else
+_PROBE_STANDS = 25  # a core that has just waited wakes slowly: repeated until the best has stood for so many tries
 _PROBE_TRIES = 200
 
 
@@ -38,13 +39,11 @@ def state(cores: Iterable[int] = ()) -> dict[str, Any]:
 
 
 def probe() -> float:
-    """Seconds of a fixed loop of the interpreter at its best: the speed of this core where no clock is read."""
+    """Seconds of a fixed computation at its best: the speed of this core where no clock can be read."""
     best, stands = float("inf"), 0
     for _ in range(_PROBE_TRIES):
         start = time.perf_counter()
-        total = 0
-        for step in range(_PROBE_STEPS):
-            total += step
+        hashlib.sha256(_PROBE_BYTES)
         taken = time.perf_counter() - start
         stands = stands + 1 if taken > 0.99 * best else 0
         best = min(best, taken)
