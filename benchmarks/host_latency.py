@@ -99,7 +99,7 @@ def page() -> str:
                 networks(rows),
                 correlations(rows),
                 "## The harness itself",
-                "`nn.Identity` on 3×224×224, at the protocol's defaults: what a call of each runtime costs before any work "
+                "`nn.Identity` and `nn.ReLU` on 3×8×8, at the protocol's defaults: what a call of each runtime costs before any work "
                 "is done, and so what every figure above contains.",
                 overhead(identity),
                 "## Whether repetitions agree",
@@ -166,6 +166,8 @@ def ranked(values: Sequence[float]) -> list[float]:
 
 
 def overhead(rows: Rows) -> str:
+    if not rows:
+        return "Not run."
     by = {(row["model"], row["runtime"]): row for row in rows}
     lines = ["| runtime | nn.Identity, µs (95 % interval) | nn.ReLU, µs (95 % interval) |", "|---|---|---|"]
     for runtime in RUNTIMES:
