@@ -99,8 +99,8 @@ def page() -> str:
                 networks(rows),
                 correlations(rows),
                 "## The harness itself",
-                "`nn.Identity` and `nn.ReLU` on 3×8×8, at the protocol's defaults: what a call of each runtime costs before any work "
-                "is done, and so what every figure above contains.",
+                "`nn.Identity` and `nn.ReLU` on 3×8×8, at the protocol's defaults: what a call of each runtime "
+                "costs before any work is done, and so what every figure above contains.",
                 overhead(identity),
                 "## Whether repetitions agree",
                 *repetitions(),
