@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import shutil
 import signal
 import threading
 from collections.abc import Iterator
 from types import ModuleType
+from typing import NoReturn
 
 import pytest
 
@@ -41,6 +43,14 @@ def timm() -> ModuleType:
     return import_timm()
 
 
+def require_package(name: str) -> ModuleType:
+    """The module `name` of an optional package. Without it the test is skipped, or fails as `require_tool` does."""
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        _lack(f"{name} is not installed: {error}")
+
+
 def require_tool(name: str) -> str:
     """The path of a program that a test runs, also where only root's PATH leads (`sshd`).
 
@@ -48,8 +58,11 @@ def require_tool(name: str) -> str:
     """
     found = shutil.which(name, path=os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/sbin")))
     if found is None:
-        message = f"{name} is not installed"
-        if os.environ.get("VITSCOPE_REQUIRE_TOOLS") == "1":
-            pytest.fail(message)
-        pytest.skip(message)
+        _lack(f"{name} is not installed")
     return found
+
+
+def _lack(message: str) -> NoReturn:
+    if os.environ.get("VITSCOPE_REQUIRE_TOOLS") == "1":
+        pytest.fail(message, pytrace=False)
+    pytest.skip(message, allow_module_level=True)

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import require_package
 
 from vitscope.cli import main
 from vitscope.cli.measuring import Progress, make_protocol
@@ -510,7 +511,7 @@ def test_every_flag_of_measuring_is_explained_in_its_document():
 
 def test_a_block_off_the_neural_engine_fails_the_gate_by_name(nets, capsys, monkeypatch):
     """On the replayed iPhone of tests/replayed_iphone.py: answers composed from coremltools' source, no hardware."""
-    pytest.importorskip("coremltools")
+    require_package("coremltools")
     from tests.replayed_iphone import replayed
 
     phone, mac = replayed(monkeypatch)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import require_package
 from torch import nn
 
 from vitscope.errors import UsageError
@@ -15,7 +16,7 @@ from vitscope.export.artifact import Artifact, Precision, block_of
 from vitscope.export.inspect_coreml import RULES, Op, inspect
 from vitscope.subject import Subject, load_subject, subject_of
 
-ct = pytest.importorskip("coremltools")
+ct = require_package("coremltools")
 
 
 def exported(subject: Subject, folder: Path, precision: Precision = "fp16") -> Artifact:

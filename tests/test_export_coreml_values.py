@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import require_package
 from mil_interpreter import run_program
 from networks import relative_error
 from torch import Tensor, nn
@@ -14,7 +15,7 @@ from vitscope.export import export
 from vitscope.export.artifact import Precision
 from vitscope.subject import Subject, load_subject, subject_of
 
-pytest.importorskip("coremltools")
+require_package("coremltools")
 
 
 def shallow(*depths: int) -> tuple[str, ...]:
@@ -116,7 +117,7 @@ def test_either_gelu_is_the_one_that_is_meant(approximate: str, tmp_path: Path) 
 
 def test_a_delegated_gelu_is_the_one_that_is_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """ExecuTorch's Core ML delegate converts by coremltools too; what it converts is looked at on the way."""
-    pytest.importorskip("executorch")
+    require_package("executorch")
     import coremltools
 
     forms: list[str] = []

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import require_package
 from torch import Tensor, nn
 
 from tests.networks import relative_error
@@ -16,7 +17,7 @@ from vitscope.export import RefusedError, export
 from vitscope.export.artifact import Artifact, Precision, block_of
 from vitscope.subject import load_subject, subject_of
 
-pytest.importorskip("executorch.exir")
+require_package("executorch.exir")
 
 
 MOBILE = load_subject(
@@ -124,7 +125,7 @@ def test_a_softmax_of_a_convolution_is_over_the_right_axis(tmp_path: Path) -> No
 
 
 def test_a_file_for_core_ml_is_written_here_and_taken_whole(tmp_path: Path) -> None:
-    pytest.importorskip("coremltools")
+    require_package("coremltools")
     of = subject_of(Movements(), (3, 8, 8))
     artifact = export(of, "executorch-coreml", tmp_path / "c.pte", "fp16")
     assert artifact.notes[0].startswith("Core ML runs all "), artifact.notes

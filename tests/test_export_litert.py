@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import require_package
 from torch import Tensor, nn
 
 from tests.networks import randomise, relative_error
@@ -20,7 +21,7 @@ from vitscope.export.silence import silenced
 from vitscope.model import fuse
 from vitscope.subject import Subject, load_subject, subject_of
 
-pytest.importorskip("litert_torch")
+require_package("litert_torch")
 
 # Attention with a bias table, talking heads and a dual path; in three blocks rather than fifteen
 TRANSFORMER = (

@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import require_package
 
 from vitscope.export.artifact import Artifact
 from vitscope.measure.attribution import attribute, block_of_op
 from vitscope.measure.record import OpTime
 from vitscope.measure.runner import onnxruntime_cpu
 
-onnx = pytest.importorskip("onnx")
+onnx = require_package("onnx")
 ROOT = Path(__file__).parents[1]
 BLOCKS = ("first", "second", "third", "head")
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from conftest import require_package
 
 from vitscope.errors import UnavailableError, UsageError
 from vitscope.export import export
@@ -19,7 +20,7 @@ from vitscope.measure.runner import coreml_mac
 from vitscope.measure.runner.coreml_mac import compute_units, noise, planned
 from vitscope.subject import load_subject
 
-ct = pytest.importorskip("coremltools")
+ct = require_package("coremltools")
 from tests.replayed_iphone import compute_plan  # noqa: E402
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import require_package
 from torch import nn
 
 from vitscope.errors import UnavailableError, UsageError, VitscopeError
@@ -25,8 +26,8 @@ from vitscope.measure.targets.iphone import BUNDLE, WARM_RUNS, IPhoneTarget
 from vitscope.measure.targets.xcode import interface, products_in
 from vitscope.subject import subject_of
 
-pytest.importorskip("coremltools")
-from tests.replayed_iphone import RECORDED, ReplayedPhone, replayed, same_parameters
+require_package("coremltools")
+from tests.replayed_iphone import RECORDED, ReplayedPhone, replayed, same_parameters  # noqa: E402  it imports coremltools
 
 SAID = RECORDED["said"]
 
