@@ -20,7 +20,8 @@ import torch
 from conftest import require_package
 
 from vitscope.cli import main
-from vitscope.cli.measuring import Progress, make_protocol
+from vitscope.cli.measuring import make_protocol
+from vitscope.cli.progress import Progress
 from vitscope.measure import rows
 from vitscope.measure.channel import Opened
 from vitscope.measure.plan import Failure, Network, cases, parse_numbers, parse_runtimes

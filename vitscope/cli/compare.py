@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vitscope.cli.measuring import Beside, BlockTime, Measure, Precisions, Processes, Target, Threads
+from vitscope.cli.beside import Beside, Measure
+from vitscope.cli.measuring import BlockTime, Precisions, Processes, Target, Threads
 from vitscope.cli.options import (
     AllowPlugins,
     AsCsv,
@@ -74,14 +75,13 @@ def compare(
 
     With --measure the models take turns on a runtime that is here, and each B is said to be faster, slower or neither.
     """
-    from vitscope.cli.output import STDOUT, check_writable, emit, show
+    from vitscope.cli.output import check_writable, emit, emit_tables
     from vitscope.compare import Subject, with_measured
     from vitscope.compare import compare as judge
     from vitscope.foreign import load_network, profile_network
     from vitscope.latency.device import load_device
     from vitscope.measure.plan import Network
     from vitscope.report.compare import compare_tables, comparisons_csv, comparisons_json
-    from vitscope.report.table import markdown, plain
     from vitscope.sources import parse_input, parse_kwargs, source_of
 
     chosen = choose_format(form_out, as_json, as_csv, output)
@@ -143,14 +143,7 @@ def compare(
         emit(comparisons_csv(comparisons), output, force)
     else:
         tables = [table for comparison in comparisons for table in compare_tables(comparison)]
-        if output is not None and output != STDOUT:
-            render = markdown if chosen is Format.md else plain
-            emit("\n".join(map(render, tables)), output, force)
-        else:
-            for i, table in enumerate(tables):
-                if i:
-                    print()
-                show(table, chosen.value)
+        emit_tables(tables, chosen.value, output, force)
     return code
 
 

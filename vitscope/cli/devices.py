@@ -33,8 +33,8 @@ def list_all(context: typer.Context, start: Start = False, as_json: AsJson = Fal
         if start:
             raise UsageError(f"--start is of the list, not of `devices {context.invoked_subcommand}`")
         return
-    from vitscope.cli.measuring import Progress
     from vitscope.cli.output import show as show_table
+    from vitscope.cli.progress import Progress
     from vitscope.latency.device import list_devices, load_device
     from vitscope.measure.targets.attached import attached
     from vitscope.report.devices import device_list, devices_json, runtime_list, target_list
@@ -67,6 +67,7 @@ def list_all(context: typer.Context, start: Start = False, as_json: AsJson = Fal
 @app.command()
 def show(name: Name, form: FormatChoice = None, as_json: AsJson = False) -> None:
     """Print the facts, the fitted coefficients, the limits and the held-out error of a device."""
+    from vitscope.cli.output import emit_tables
     from vitscope.latency.device import load_device
     from vitscope.report.devices import device_tables
 
@@ -79,7 +80,7 @@ def show(name: Name, form: FormatChoice = None, as_json: AsJson = False) -> None
         record["fusion"] = record.pop("rules")["name"]
         print(json.dumps({"schema_version": 1, "device": record}, indent=2))
         return
-    _show_all(device_tables(device), chosen)
+    emit_tables(device_tables(device), chosen.value)
 
 
 @app.command()
@@ -90,6 +91,7 @@ def check(name: Name, form: FormatChoice = None, as_json: AsJson = False) -> Non
     """
     from dataclasses import asdict
 
+    from vitscope.cli.output import emit_tables
     from vitscope.latency.device import load_device
     from vitscope.latency.fit import coefficients
     from vitscope.latency.table import load_table
@@ -107,7 +109,7 @@ def check(name: Name, form: FormatChoice = None, as_json: AsJson = False) -> Non
             json.dumps({"schema_version": 1, "device": name, "coefficients": asdict(refit), "bands": bands}, indent=2)
         )
     else:
-        _show_all(check_tables(device, report), chosen)
+        emit_tables(check_tables(device, report), chosen.value)
     if not device.coefficients.agrees_with(refit):
         print(f"{name}: the fit does not give the coefficients of the device file back", file=sys.stderr)
         raise typer.Exit(1)
@@ -118,12 +120,3 @@ def _format(form: Format | None, as_json: bool) -> Format:
     if chosen == Format.csv:
         raise UsageError("a device is several tables: use --format text, md or json")
     return chosen
-
-
-def _show_all(tables: list, chosen: Format) -> None:  # type: ignore[type-arg]
-    from vitscope.cli.output import show as show_table
-
-    for i, table in enumerate(tables):
-        if i:
-            print()
-        show_table(table, chosen.value)

@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vitscope.cli.book import Book
 from vitscope.cli.measuring import (
     PROFILE_RUNS,
     BlockTime,
-    Book,
     Precisions,
     Processes,
-    Progress,
     Results,
     Target,
     Threads,
@@ -41,6 +40,7 @@ from vitscope.cli.options import (
     choose_format,
     parse_resolutions,
 )
+from vitscope.cli.progress import Progress
 from vitscope.errors import UsageError, VitscopeError
 
 if TYPE_CHECKING:
@@ -50,7 +50,6 @@ if TYPE_CHECKING:
     from vitscope.measure.channel import Target as TargetRecord
     from vitscope.measure.plan import Case, Failure, Network
     from vitscope.measure.record import Measurement, Protocol
-    from vitscope.report.table import Table
 
 _ZOO = "zoo"
 
@@ -352,17 +351,18 @@ def _say_of_book(book: Book) -> None:
 
 
 def _emit(results: Results, by: Part | None, chosen: Format, output: Path | None, force: bool) -> None:
+    from vitscope.cli.output import emit, emit_tables
     from vitscope.report.measure import breakdown_tables, measure_table, measurements_csv, measurements_json
 
     measured, failures = results.measurements, results.failures
     if chosen is Format.json:
-        _emit_text(json.dumps(measurements_json(measured, failures), ensure_ascii=False) + "\n", output, force)
+        emit(json.dumps(measurements_json(measured, failures), ensure_ascii=False) + "\n", output, force)
     elif chosen is Format.csv:
-        _emit_text(measurements_csv(measured, failures), output, force)
+        emit(measurements_csv(measured, failures), output, force)
     else:
         tables = [measure_table(measured, failures)]
         tables += breakdown_tables(measured, by.value) if by is not None else []
-        _emit_tables(tables, chosen, output, force)
+        emit_tables(tables, chosen.value, output, force)
 
 
 def _emit_plan(
@@ -376,31 +376,13 @@ def _emit_plan(
     force: bool,
 ) -> None:
     """What a run would do, and the least that it would take."""
+    from vitscope.cli.output import emit, emit_tables
     from vitscope.report.measure import plan_csv, plan_json, plan_table
 
     if chosen is Format.json:
         data = plan_json(planned, there, missing, target.name, protocol)
-        _emit_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", output, force)
+        emit(json.dumps(data, indent=2, ensure_ascii=False) + "\n", output, force)
     elif chosen is Format.csv:
-        _emit_text(plan_csv(planned, there, missing), output, force)
+        emit(plan_csv(planned, there, missing), output, force)
     else:
-        _emit_tables([plan_table(planned, there, missing, target.name, protocol)], chosen, output, force)
-
-
-def _emit_text(text: str, output: Path | None, force: bool) -> None:
-    from vitscope.cli.output import emit
-
-    emit(text, output, force)
-
-
-def _emit_tables(tables: Sequence[Table], chosen: Format, output: Path | None, force: bool) -> None:
-    from vitscope.cli.output import STDOUT, emit, show
-    from vitscope.report.table import markdown, plain
-
-    if output is not None and output != STDOUT:
-        emit("\n".join(map(markdown if chosen is Format.md else plain, tables)), output, force)
-        return
-    for i, table in enumerate(tables):
-        if i:
-            print()
-        show(table, chosen.value)
+        emit_tables([plan_table(planned, there, missing, target.name, protocol)], chosen.value, output, force)

@@ -1,33 +1,24 @@
-"""What the commands that measure share: options, target and protocol from them, progress on stderr, and the run itself."""
+"""What the commands that measure share: their options, the protocol that these ask for, and the run itself."""
 
 from __future__ import annotations
 
-import contextlib
-import sys
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TextIO
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from vitscope.errors import UnavailableError, UsageError, VitscopeError
 
 if TYPE_CHECKING:
+    from vitscope.cli.book import Book
+    from vitscope.cli.progress import Progress
     from vitscope.measure.channel import Job
     from vitscope.measure.channel import Target as TargetRecord
     from vitscope.measure.plan import Case, Failure, Network
     from vitscope.measure.record import Measurement, Protocol
-    from vitscope.measure.session import Round, Step
     from vitscope.parts import Profile
 
-Measure = Annotated[
-    str | None,
-    typer.Option(
-        "--measure", metavar="RUNTIME,…", help="Run the deploy form on these runtimes now, and show what they took."
-    ),
-]
 Target = Annotated[
     str, typer.Option("--target", metavar="WHERE", help="host, mac, ssh:USER@HOST, adb:SERIAL or iphone.")
 ]
@@ -43,7 +34,6 @@ BlockTime = Annotated[
     str | None, typer.Option("--block", metavar="TIME", help="Time of a process's block of samples.", show_default="1s")
 ]
 
-_QUIET_S = 5.0  # between two lines of progress where stderr is no terminal
 PROFILE_RUNS = 20
 
 
@@ -107,116 +97,6 @@ def present_on(target: TargetRecord, names: Sequence[str]) -> tuple[dict[str, st
             title = RUNTIMES[name].title
             missing[name] = found.get(name) or UnavailableError(f"{target.name}: {title} is not executed there")
     return {name: there[name] for name in names if name in there}, missing
-
-
-class Progress:
-    """What is being waited for, on stderr: one line that rewrites itself on a terminal, else a plain line now and then."""
-
-    def __init__(self, out: TextIO | None = None, clock: Callable[[], float] = time.monotonic):
-        self.out = out or sys.stderr
-        self.clock = clock
-        self.live = self.out.isatty()
-        self.began = self.said = clock()
-        self.width = 0
-        self.session = (-1, 0.0, 0)  # the rows before it, when it began, and the processes that were done then
-
-    def say(self, text: str) -> None:
-        """The state now. A terminal sees every one, a log only one every few seconds."""
-        now = self.clock()
-        if self.live:
-            import shutil
-
-            text = text[: shutil.get_terminal_size().columns - 1]
-            self.out.write("\r" + text.ljust(self.width) + "\r")
-            self.out.flush()
-            self.width = len(text)
-        elif now - self.said >= _QUIET_S:
-            print(text, file=self.out, flush=True)
-            self.said = now
-
-    def line(self, text: str) -> None:
-        """Something that stays."""
-        self.clear()
-        print(text, file=self.out, flush=True)
-
-    def clear(self) -> None:
-        if self.live and self.width:
-            self.out.write("\r" + " " * self.width + "\r")
-            self.out.flush()
-            self.width = 0
-
-    def step(self, step: Step, before: int, total: int) -> None:
-        """A step of a session whose rows stand after `before` others of `total`; a row's share of the time is told too."""
-        name = f"{step.job.artifact.model} on {step.job.runtime}"
-        now = self.clock()
-        if self.session[0] != before:
-            self.session = (before, now, step.done)
-        _, since, kept = self.session
-        last = before + step.total // step.processes
-        rows = f"row {last} of {total}" if last == before + 1 else f"rows {before + 1} to {last} of {total}"
-        at = f"{step.what}: {name}, process {step.process} of {step.processes}"
-        made = step.done - kept
-        left = f", about {_span((now - since) / made * (step.total - step.done))} left for these" if made else ""
-        self.say(f"[{_span(now - self.began)}] {rows}: {at}{left}")
-
-
-def _span(seconds: float) -> str:
-    """Whole seconds and minutes, for a line that is read while waiting."""
-    whole = round(seconds)
-    return f"{whole} s" if whole < 120 else f"{whole // 60} min {whole % 60:02d} s"
-
-
-class Book:
-    """A results file: what it holds is not measured again, what was interrupted goes on, what is finished is added."""
-
-    def __init__(
-        self, path: Path, protocol: Protocol, target: TargetRecord, versions: Mapping[str, str], again: bool = False
-    ):
-        from vitscope.measure import rows
-
-        self.path, self.protocol, self.target, self.versions = path, protocol, target, versions
-        self.finished = dict[str, frozenset[int]]() if again else rows.finished(path)
-        self.kept_rows = self.added = self.resumed = 0
-
-    def key(self, job: Job) -> str:
-        from vitscope.measure.rows import key_of_job
-
-        version = self.versions.get(job.runtime, "")
-        return key_of_job(job, self.protocol, target=self.target.name, runtime_version=version)
-
-    def done(self, job: Job) -> bool:
-        sizes = self.finished.get(self.key(job))
-        return sizes is not None and (not sizes or job.artifact.num_bytes in sizes)
-
-    def read(self, job: Job) -> Measurement | None:
-        """The newest measurement of `job`'s file that stands beside the rows; None where its samples are gone or damaged."""
-        from vitscope.measure.rows import samples_of
-        from vitscope.measure.saved import read_measurement
-
-        for file in samples_of(self.path, self.key(job)):
-            with contextlib.suppress(UsageError):
-                found = read_measurement(file)
-                if found.condition.artifact_bytes == job.artifact.num_bytes:
-                    return found
-        return None
-
-    def kept(self, job: Job) -> tuple[Round, ...]:
-        from vitscope.measure.rows import kept, rounds_key
-
-        rounds = kept(self.path, rounds_key(self.key(job), job.artifact.num_bytes))
-        self.resumed += bool(rounds)
-        return rounds
-
-    def keep(self, job: Job, rounds: Sequence[Round]) -> None:
-        from vitscope.measure.rows import keep, rounds_key
-
-        keep(self.path, rounds_key(self.key(job), job.artifact.num_bytes), rounds)
-
-    def add(self, measurement: Measurement, facts: Mapping[str, Any]) -> None:
-        from vitscope.measure.rows import append
-
-        append(self.path, measurement, facts)
-        self.added += 1
 
 
 def facts_of(network: Network) -> dict[str, Any]:
@@ -333,72 +213,3 @@ def in_order(cases: Sequence[Case], found: Iterator[tuple[Case, Measurement | Fa
         tuple(one for _, one in all_found if not isinstance(one, Failure)),
         tuple(one for _, one in all_found if isinstance(one, Failure)),
     )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Beside:
-    """What `--measure` of `profile` and `compare` asks for, as their flags give it."""
-
-    runtimes: str | None
-    target: str
-    precision: str | None
-    threads: str
-    processes: int | None
-    block: str | None
-
-    def check(self) -> None:
-        """Raises UsageError for what names no runtime, and for a flag that means nothing without --measure."""
-        from vitscope.measure.plan import parse_runtimes
-
-        if self.runtimes is not None:
-            parse_runtimes([self.runtimes])
-            kind = self.target.partition(":")[0]
-            if kind in ("adb", "iphone"):
-                needs = "a program (--runner)" if kind == "adb" else "a signing team (--team)"
-                raise UsageError(
-                    f"--target {self.target}: needs {needs}, which is given to 'vitscope measure'; use that"
-                )
-            return
-        given = {
-            "--target": self.target != "host", "--precision": self.precision is not None,
-            "--threads": self.threads != "1", "--processes": self.processes is not None, "--block": self.block is not None,
-        }  # fmt: skip
-        if flag := next((flag for flag, is_given in given.items() if is_given), None):
-            raise UsageError(f"{flag}: belongs to --measure RUNTIME, which is not given")
-
-    def run(
-        self, networks: Sequence[Network], *, profile_runs: int = 0, blocks: int = 1
-    ) -> tuple[dict[Case, Measurement], Results]:
-        """Measure the networks, all of them taking turns, `blocks` a process: by case, and as Results with what failed."""
-        from dataclasses import replace
-
-        from vitscope.measure.plan import ALL, Failure, cases, parse_numbers, parse_precisions, parse_runtimes
-        from vitscope.measure.targets import parse_target
-
-        names = parse_runtimes([self.runtimes or ALL])
-        counts, precisions = parse_numbers(self.threads, "--threads", 1), parse_precisions(self.precision)
-        protocol = replace(make_protocol(self.processes, self.block), blocks=blocks)
-        if names != [ALL]:
-            cases(networks, names, precisions=precisions, threads=counts)
-        target, progress = parse_target(self.target), Progress()
-        try:
-            progress.say(f"ask {target.name} for its runtimes")
-            there, missing = present_on(target, names)
-            planned = cases(
-                networks, list(there) if names == [ALL] else names, precisions=precisions, threads=counts,
-                lenient=names == [ALL],
-            )  # fmt: skip
-            ready = [case for case in planned if case.runtime in there]
-            found: list[tuple[Case, Measurement | Failure]] = [
-                (case, Failure.of(case, missing[case.runtime])) for case in planned if case.runtime in missing
-            ]
-            found += run_cases(
-                ready, target, protocol, progress=progress, together=max(1, len(ready)), profile_runs=profile_runs
-            )
-        finally:
-            progress.clear()
-            target.close()
-        results = in_order(planned, iter(found))
-        for failure in results.failures:
-            progress.line(f"{failure.model} on {failure.runtime}: {failure.reason}")
-        return {case: one for case, one in found if not isinstance(one, Failure)}, results

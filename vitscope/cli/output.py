@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from vitscope.errors import UsageError
@@ -68,3 +69,14 @@ def show(table: Table, form: str = "text") -> None:
         terminal(table)
     else:
         sys.stdout.write(plain(table))
+
+
+def emit_tables(tables: Sequence[Table], form: str = "text", output: Path | None = None, force: bool = False) -> None:
+    """Several tables with an empty line between: shown on stdout, or written to `output` when it names a file."""
+    if output is not None and output != STDOUT:
+        emit("\n".join(map(markdown if form == "md" else plain, tables)), output, force)
+        return
+    for i, table in enumerate(tables):
+        if i:
+            print()
+        show(table, form)

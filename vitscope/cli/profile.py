@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vitscope.cli.measuring import PROFILE_RUNS, Beside, BlockTime, Measure, Precisions, Processes, Target, Threads
+from vitscope.cli.beside import Beside, Measure
+from vitscope.cli.measuring import PROFILE_RUNS, BlockTime, Precisions, Processes, Target, Threads
 from vitscope.cli.options import (
     AllowPlugins,
     AsCsv,
@@ -99,11 +100,10 @@ def profile(
     import sys
     from dataclasses import replace
 
-    from vitscope.cli.output import STDOUT, check_writable, emit, show
+    from vitscope.cli.output import check_writable, emit, emit_tables
     from vitscope.measure.plan import Network
     from vitscope.profile import profile as make
     from vitscope.report.profile import profile_table, profiles_csv, profiles_json, summary_table
-    from vitscope.report.table import markdown, plain
     from vitscope.sources import parse_input, parse_kwargs
 
     chosen = choose_format(form_out, as_json, as_csv, output)
@@ -158,13 +158,7 @@ def profile(
         tables = [profile_table(p) for p in profiles]
         if len(profiles) > 1:
             tables.append(summary_table(profiles))
-        if output is not None and output != STDOUT:
-            emit("\n".join(map(markdown if chosen is Format.md else plain, tables)), output, force)
-        else:
-            for i, table in enumerate(tables):
-                if i:
-                    print()
-                show(table, chosen.value)
+        emit_tables(tables, chosen.value, output, force)
     failed = [f"{p.name}: {text}" for p in profiles for gate in gates if (text := gate(p))]
     for line in failed:
         print(line, file=sys.stderr)

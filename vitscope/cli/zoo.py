@@ -32,9 +32,8 @@ def zoo(
 
     from vitscope.catalogue import catalogue, families
     from vitscope.catalogue import check as recompute
-    from vitscope.cli.output import STDOUT, check_writable, emit, show
+    from vitscope.cli.output import check_writable, emit, emit_tables
     from vitscope.report.catalogue import catalogue_json, checks_json, checks_table, entries_table, rows_csv
-    from vitscope.report.table import markdown, plain
 
     chosen = choose_format(form_out, as_json, as_csv, output)
     if output is not None:
@@ -57,8 +56,6 @@ def zoo(
         emit(json.dumps(data, indent=2, ensure_ascii=False) + "\n", output, force)
     elif chosen is Format.csv:
         emit(rows_csv(data["checks" if check else "networks"]), output, force)
-    elif output is not None and output != STDOUT:
-        emit((markdown if chosen is Format.md else plain)(table), output, force)
     else:
-        show(table, chosen.value)
+        emit_tables([table], chosen.value, output, force)
     return 1 if failed else 0
