@@ -123,13 +123,30 @@ def test_the_packed_runner_runs_alone_and_speaks_the_same(job: Job, tmp_path: Pa
     )  # fmt: skip
     assert "runner.pyz" in found.stdout
     process = RunnerProcess([sys.executable, "-I", "-u", str(pyz)], where="packed", cwd=str(tmp_path))
-    channel = RunnerChannel(process, job, str(job.artifact.path), LIMIT_S)
+    channel = RunnerChannel(process, job, lambda job: str(job.artifact.path), LIMIT_S)
     try:
         channel.warm(0.0, 5, 1.0, 5.0)
         assert len(channel.block(0.0, 7).samples_s) == 7
     finally:
         channel.close()
     assert runner_pyz() == runner_pyz() and len(runner_pyz()) < 200_000
+
+
+def test_one_process_takes_one_file_after_another(job: Job, tmp_path: Path) -> None:
+    """The second file is the one that runs, and one that the runtime refuses ends the process."""
+    channel = HostTarget().open(job, LIMIT_S)
+    assert isinstance(channel, RunnerChannel)
+    pid = channel._process._process.pid
+    channel.warm(0.0, 5, 1.0, 5.0)
+    channel.exchange(job)
+    with pytest.raises(MeasureError, match="a model is loaded already"):
+        channel._ask({"do": "load"}, 0.0)  # the new one is there already
+    assert len(channel.block(0.0, 7).samples_s) == 7 and channel._process._process.pid == pid
+    damaged = tmp_path / "damaged.onnx"
+    damaged.write_bytes(b"no model")
+    with pytest.raises(MeasureError, match="host: "):
+        channel.exchange(replace(job, artifact=replace(job.artifact, path=damaged)))
+    assert channel._process._process.poll() is not None
 
 
 @pytest.mark.parametrize("module", [timing, machine_state])
@@ -234,14 +251,14 @@ def test_garbage_is_named_and_the_process_ended(line: str) -> None:
 def test_an_answer_without_its_values_is_garbage_too(job: Job) -> None:
     process = answering('{"ok": "load"}')
     with pytest.raises(MeasureError, match="lacks what it must say"):
-        RunnerChannel(process, job, "x", LIMIT_S)
+        RunnerChannel(process, job, lambda _: "x", LIMIT_S)
     opened = (
         '{"ok": "load", "runtime_version": "1", "host": "h", "processor": "p", "system": "s", "load_s": 1, "notes": []}'
     )
     for block in ("[]", "[-1.0]", '["a"]'):
         answer = f'{{"ok": "block", "samples_s": {block}, "before": {{}}, "after": {{}}}}'
         process = answering(opened, f"sys.stdin.readline(); print({answer!r}, flush=True); time.sleep(600)")
-        channel = RunnerChannel(process, job, "x", LIMIT_S)
+        channel = RunnerChannel(process, job, lambda _: "x", LIMIT_S)
         with pytest.raises(MeasureError, match="answer to block is damaged"):
             channel.block(0.0, 1)
         channel.close()

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from vitscope.errors import UnavailableError, VitscopeError
@@ -139,13 +139,29 @@ class RunnerProcess:
 class RunnerChannel:
     """A Channel (see vitscope.measure.channel) over a RunnerProcess that has loaded a model."""
 
-    def __init__(self, process: RunnerProcess, job: Job, path: str, timeout_s: float):
+    def __init__(self, process: RunnerProcess, job: Job, bring: Callable[[Job], str], timeout_s: float):
+        """`bring` puts the file of a job on the target, and returns its path there."""
         self._process = process
+        self._bring = bring
         self._timeout_s = timeout_s
         self._run_s = 0.0
+        self.opened = self._load(job)
+
+    def exchange(self, job: Job) -> None:
+        """Put the file of another job into this process, whose runtime is loaded and warm. A failure ends the process."""
         try:
-            answer = process.ask(load_message(job, path), timeout_s)
-            self.opened = Opened(
+            self._ask({"do": "unload"}, 0.0)
+        except BaseException:
+            self.close()
+            raise
+        self._run_s = 0.0
+        self.opened = self._load(job)
+
+    def _load(self, job: Job) -> Opened:
+        process, timeout_s = self._process, self._timeout_s
+        try:
+            answer = process.ask(load_message(job, self._bring(job)), timeout_s)
+            return Opened(
                 runtime_version=str(answer["runtime_version"]), host=str(answer["host"]),
                 processor=str(answer["processor"]), system=str(answer["system"]), load_s=float(answer["load_s"]),
                 cores=answer.get("cores"), notes=tuple(map(str, answer["notes"])),

@@ -1,6 +1,6 @@
 """The runner: answers one JSON line on stdin with one on stdout, holding one model of one runtime in this process.
 
-Its messages (`do`): versions, load, warm, block, profile, run, quit; the end of stdin quits too. What went wrong is an
+Its messages (`do`): versions, load, unload, warm, block, profile, run, quit; the end of stdin quits too. What went wrong is an
 answer as well: `{"error": one line, "kind": "missing" | "refused" | "failed"}`. Runtimes print what they like: the
 protocol's own descriptor is moved away before any is loaded, and what they write to stdout goes to stderr.
 
@@ -10,6 +10,7 @@ Standard library only, Python 3.8 and later, because it is copied to boards that
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -73,6 +74,12 @@ class Runner:
         answer = {"runtime_version": version, "load_s": taken, "notes": list(self.model.notes)}
         return {**answer, **machine_state.machine()}
 
+    def unload(self, message: dict[str, Any]) -> dict[str, Any]:
+        """Forget the model, so that this process, whose runtime is loaded and warm, can take another file."""
+        self.model = None
+        gc.collect()
+        return {}
+
     def warm(self, message: dict[str, Any]) -> dict[str, Any]:
         done = timing.warm_up(
             self._run(),
@@ -130,7 +137,7 @@ class Runner:
         return self.model.run
 
 
-_COMMANDS = ("versions", "load", "warm", "block", "profile", "run")
+_COMMANDS = ("versions", "load", "unload", "warm", "block", "profile", "run")
 
 
 def _adapter(name: str) -> Any:

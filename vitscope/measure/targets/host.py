@@ -30,7 +30,7 @@ class HostTarget:
             process.close()
 
     def open(self, job: Job, timeout_s: float) -> Channel:
-        return RunnerChannel(self._start(), job, os.path.abspath(job.artifact.path), timeout_s)
+        return RunnerChannel(self._start(), job, _path, timeout_s)
 
     def close(self) -> None:
         """Nothing was brought anywhere."""
@@ -40,6 +40,10 @@ class HostTarget:
         path = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
         command = [sys.executable, "-u", "-m", "vitscope.measure.runner"]
         return RunnerProcess(command, where=self.name, env={**os.environ, "PYTHONPATH": path}, cwd=Path.cwd().anchor)
+
+
+def _path(job: Job) -> str:
+    return os.path.abspath(job.artifact.path)
 
 
 class MacTarget(HostTarget):

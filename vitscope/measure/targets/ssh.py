@@ -71,11 +71,9 @@ class SshTarget:
 
     def open(self, job: Job, timeout_s: float) -> Channel:
         """Copy the file there, once for the life of the target, and load it in a fresh process."""
-        if job.artifact.path.is_dir():
-            raise UsageError(f"{job.artifact.path}: is a folder; ssh targets take models that are one file")
-        there = self._copy_file(job.artifact.path)
+        self._bring(job)  # before the process: a copy that fails starts none
         try:
-            return RunnerChannel(self._start(), job, there, timeout_s)
+            return RunnerChannel(self._start(), job, self._bring, timeout_s)
         except UnavailableError as error:
             raise self._with_cure(error, job.runtime) from error
 
@@ -123,7 +121,10 @@ class SshTarget:
                 f"{'.'.join(map(str, _OLDEST))} or newer: name a newer one with --python"
             )
 
-    def _copy_file(self, path: Path) -> str:
+    def _bring(self, job: Job) -> str:
+        path = job.artifact.path
+        if path.is_dir():
+            raise UsageError(f"{path}: is a folder; ssh targets take models that are one file")
         self._set_up()
         try:
             with path.open("rb") as file:
