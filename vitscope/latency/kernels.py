@@ -8,6 +8,7 @@ from math import prod
 
 from vitscope.cost.ops import base_name, macs, op_class, weight_of
 from vitscope.graph.record import Graph, OpRecord
+from vitscope.latency.geometry import Geometry, geometry_of, matmul_geometry, softmax_geometry
 from vitscope.latency.runtime import Fusable, FusionRules, How, KernelKind
 
 # Casts disappear: every value of a deployed program has the one precision of the device file.
@@ -22,6 +23,10 @@ class Kernel:
     `reads` and `writes` are activations, each distinct value once; `weights` are constants, biases included. `ops` are
     the aten operations it holds, in order; `scope` is the module of the first. `depth` is over how many channels a
     convolution or product sums: channels per group, the inner dimension of a matmul, 1 for all else.
+
+    `main` is the aten operation whose work it is (`convolution`, `gelu`, `gelu_tanh`, `mean`), and `epilogue` those that
+    run while its result is written; what folded into the weights is in `ops` alone. `geometry` is enough to build the
+    kernel again. All three are empty in kernels read from a table of counts.
     """
 
     kind: KernelKind
@@ -32,6 +37,9 @@ class Kernel:
     writes: int
     depth: int
     ops: tuple[str, ...]
+    main: str = ""
+    epilogue: tuple[str, ...] = ()
+    geometry: Geometry | None = None
 
 
 def lower(graph: Graph, rules: FusionRules) -> tuple[Kernel, ...]:
@@ -84,6 +92,7 @@ class _Node:
     weights: int
     write: int
     writes: int
+    geometry: Geometry
     depth: int = 1
     channels: int = 1  # constants of at most this many elements fold into its weights
     has_bias: bool = False
@@ -101,6 +110,7 @@ class _Draft:
     writes: int = 0
     has_bias: bool = False
     ops: list[str] = field(default_factory=list)
+    epilogue: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.weights, self.has_bias = self.node.weights, self.node.has_bias
@@ -114,6 +124,7 @@ class _Draft:
                 self.weights += self.node.channels
                 self.has_bias = True
         else:
+            self.epilogue.append(node.op)
             self.weights += node.weights
             for value, count in reads.items():
                 if value != self.write:
@@ -123,8 +134,10 @@ class _Draft:
 
     def kernel(self) -> Kernel:
         n = self.node
-        total = sum(self.reads.values())
-        return Kernel(n.kind, n.scope, n.macs, total, self.weights, self.writes, n.depth, tuple(self.ops))
+        return Kernel(
+            n.kind, n.scope, n.macs, sum(self.reads.values()), self.weights, self.writes, n.depth, tuple(self.ops),
+            n.op, tuple(self.epilogue), n.geometry,
+        )  # fmt: skip
 
 
 def _host(
@@ -218,9 +231,10 @@ class _Renamer:
                         self._value[tensor] = written[0]
             writes = sum(graph.tensors[i].numel for i in op.outputs)
             channels, has_bias = _channels(graph, op)
+            kernel_kind = _kind(graph, op)
             yield _Node(
-                base_name(op), op.scope, _kind(graph, op), _joins(graph, op), macs(graph, op) or 0, reads, weights,
-                written[0], writes, _depth(graph, op), channels, has_bias,
+                _name(op), op.scope, kernel_kind, _joins(graph, op), macs(graph, op) or 0, reads, weights, written[0],
+                writes, geometry_of(graph, op, kernel_kind), _depth(graph, op), channels, has_bias,
             )  # fmt: skip
 
     def _attention(self, op: OpRecord) -> Iterator[_Node]:
@@ -236,11 +250,20 @@ class _Renamer:
             if mask not in self.graph.constants:
                 reads[self.value(mask)] = self.graph.tensors[mask].numel
         table = sum(self.graph.tensors[i].numel for i in op.inputs[3:] if i in self.graph.constants)
-        yield _Node("matmul", op.scope, "matmul", (), scores * d, reads, table, first, scores, d)
-        yield _Node("softmax", op.scope, "softmax", (), 0, {first: scores}, 0, second, scores)
+        size = matmul_geometry(prod(batch), t, d, s)
+        yield _Node("matmul", op.scope, "matmul", (), scores * d, reads, table, first, scores, size, d)
+        size = softmax_geometry(rows, s)
+        yield _Node("_softmax", op.scope, "softmax", (), 0, {first: scores}, 0, second, scores, size)
         out = self._assign(op.outputs[0])
         reads = {second: scores, values[2]: v.numel}
-        yield _Node("matmul", op.scope, "matmul", (), scores * e, reads, 0, out, rows * e, s)
+        size = matmul_geometry(prod(batch), t, s, e)
+        yield _Node("matmul", op.scope, "matmul", (), scores * e, reads, 0, out, rows * e, size, s)
+
+
+def _name(op: OpRecord) -> str:
+    """The operation as kernels are told apart by it: the two forms of GELU are two pieces of work."""
+    name = base_name(op)
+    return "gelu_tanh" if name == "gelu" and op.attr("approximate") == "tanh" else name
 
 
 def _kind(graph: Graph, op: OpRecord) -> KernelKind:
