@@ -17,7 +17,9 @@ from torch import nn
 from vitscope.errors import UsageError
 from vitscope.export import RefusedError, export
 from vitscope.export.agreement import agreement, agreements
-from vitscope.export.artifact import Artifact, block_of, scope_of_name
+from vitscope.export.artifact import Artifact
+from vitscope.measure.attribution import block_of_op
+from vitscope.measure.record import OpTime
 from vitscope.model import fuse
 from vitscope.subject import Subject, load_subject, subject_of, take_statistics
 
@@ -64,6 +66,11 @@ def optimised(artifact: Artifact, folder: Path) -> onnx.ModelProto:
     return onnx.load(settings.optimized_model_filepath)
 
 
+def block_of_name(name: str, artifact: Artifact) -> str | None:
+    """The block that a runtime's own name leads to."""
+    return block_of_op(OpTime(name=name, kind="", seconds=0.0, names=(name,)), artifact)
+
+
 @pytest.mark.parametrize("name", SMALL)
 def test_both_runtimes_compute_the_network(exported, name):
     subject, artifact = exported(name)
@@ -95,11 +102,10 @@ def test_names_survive_the_runtimes_optimiser(exported, tmp_path, name):
     nodes = [node for node in graph.node if node.op_type not in moves]
     assert any(node.name not in artifact.scopes for node in nodes), "nothing was fused: the test shows nothing"
     makers = {value: node.name for node in graph.node for value in node.output}
-    found = []
+    blocks = []
     for node in nodes:  # its own names, or that of what it reads: an activation in the layout of its convolution
         names = (node.name, *node.output, *(makers.get(value, "") for value in node.input))
-        found.append(next((s for name in names if (s := scope_of_name(name, artifact.scopes)) is not None), None))
-    blocks = [block_of(scope, artifact.blocks) if scope else None for scope in found]
+        blocks.append(next((b for name in names if (b := block_of_name(name, artifact)) is not None), None))
     assert sum(block is not None for block in blocks) >= 0.95 * len(nodes)
     assert set(blocks) - {None} == set(artifact.blocks)
 
@@ -150,8 +156,7 @@ def test_the_quantised_convolutions_lead_back_too(exported, tmp_path):
     _, artifact = exported("mobilenetv2_100", "int8")
     nodes = [node for node in optimised(artifact, tmp_path).graph.node if node.op_type == "QLinearConv"]
     assert len(nodes) > 20
-    scopes = [scope_of_name(node.name, artifact.scopes) for node in nodes]
-    assert all(scope and block_of(scope, artifact.blocks) for scope in scopes)
+    assert all(block_of_name(node.name, artifact) for node in nodes)
 
 
 def test_a_batch_and_several_outputs(tmp_path):
@@ -209,21 +214,3 @@ def test_nothing_is_known_of_a_file_that_no_runtime_here_executes(exported):
     subject, artifact = exported("mobilenetv2_100")
     found = agreement(subject, replace(artifact, format="coreml"))
     assert found.holds is None and found.relative_error is None and "no runtime" in found.reason
-
-
-@pytest.mark.parametrize(
-    ("name", "scope"),
-    [
-        ("stem.conv/Conv_0", "stem.conv"),
-        ("stem.conv/Conv_0_nchwc", "stem.conv"),
-        ("InsertedPrecisionFreeCast_stem.conv/Conv_0_token_7", "stem.conv"),
-        ("stem.conv.weight_DequantizeLinear/duplicated_token_5", "stem.conv"),
-        ("stem.conv/Conv_0/MatMulAddFusion", "stem.conv"),
-        ("stem.conv/Conv_01", None),
-        ("ReorderOutput", None),
-        ("", None),
-    ],
-)
-def test_names_that_a_runtime_made(name, scope):
-    scopes = {"stem.conv/Conv_0": "stem.conv", "stem.conv.weight": "stem.conv"}
-    assert scope_of_name(name, scopes) == scope

@@ -12,9 +12,9 @@ from conftest import require_package
 from vitscope.errors import UnavailableError, UsageError
 from vitscope.export import export
 from vitscope.export.artifact import Artifact
-from vitscope.measure.attribution import attribute
+from vitscope.measure.attribution import attribute, by_block
 from vitscope.measure.channel import MeasureError
-from vitscope.measure.placement import fallback_line, place, require_engine
+from vitscope.measure.placement import fallback_line, fallbacks, require_engine
 from vitscope.measure.record import OpTime
 from vitscope.measure.runner import coreml_mac
 from vitscope.measure.runner.coreml_mac import compute_units, noise, planned
@@ -47,10 +47,8 @@ def test_a_plan_of_the_neural_engine_alone(artifact: Artifact, spec) -> None:
     found = ops(spec)
     assert "const" not in {op.kind for op in found} and {op.kind for op in found} >= {"conv", "relu", "linear"}
     assert sum(op.seconds for op in found) == pytest.approx(2e-3)
-    placement = require_engine(found, artifact, "cpu+ane")
-    assert placement.units == {"ane": len(found)} and placement.fell_off == ()
-    assert [placed.path for placed in placement.blocks] == list(artifact.blocks)
-    assert fallback_line(placement) == "every block runs on the Neural Engine"
+    assert list(by_block(found, artifact)) == list(artifact.blocks) and fallbacks(found, artifact) == {}
+    require_engine(found, artifact, "cpu+ane")
 
 
 def test_the_blocks_that_fell_off_are_named(artifact: Artifact, spec) -> None:
@@ -59,18 +57,17 @@ def test_the_blocks_that_fell_off_are_named(artifact: Artifact, spec) -> None:
         require_engine(found, artifact, "all")
     assert caught.value.exit_code == 1
     assert "1 block falls off the Neural Engine: stages.1.blocks.0: conv on CPU, relu on CPU" in str(caught.value)
-    fell = place(found, artifact).fell_off
-    assert [placed.path for placed in fell] == ["stages.1.blocks.0"]
-    assert fell[0].unit == "cpu" and set(fell[0].ops) == {"cpu"} and str(fell[0]).startswith("stages.1.blocks.0 (CPU ")
+    fell = fallbacks(found, artifact)
+    assert list(fell) == ["stages.1.blocks.0"]
+    assert fell["stages.1.blocks.0"] == by_block(found, artifact)["stages.1.blocks.0"]
 
 
 def test_a_block_falls_off_with_one_operation_and_many_are_counted(artifact: Artifact, spec) -> None:
     first = next(name for name, scope in artifact.scopes.items() if scope.startswith("stages.2.blocks.1."))
-    one = place(ops(spec, lambda name, kind: "gpu" if name == first else "ane"), artifact)
-    assert [placed.path for placed in one.fell_off] == ["stages.2.blocks.1"]
-    assert len(one.fell_off[0].off_engine) == 1 and one.fell_off[0].unit == "ane"
+    one = fallbacks(ops(spec, lambda name, kind: "gpu" if name == first else "ane"), artifact)
+    assert {path: [op.name for op in part] for path, part in one.items()} == {"stages.2.blocks.1": [first]}
     assert "on GPU" in fallback_line(one)
-    many = fallback_line(place(ops(spec, off(artifact, "stages.")), artifact))
+    many = fallback_line(fallbacks(ops(spec, off(artifact, "stages.")), artifact))
     count = sum(path.startswith("stages.") for path in artifact.blocks)
     assert many.startswith(f"{count} blocks fall off") and many.endswith(f"; {count - 4} more") and "\n" not in many
 
@@ -102,8 +99,8 @@ def test_what_the_plan_does_not_know_is_no_pass(artifact: Artifact, spec) -> Non
 
 def test_an_operation_of_no_block_counts_too(artifact: Artifact) -> None:
     stray = OpTime(name="input_cast", kind="cast", seconds=1e-5, names=("input_cast",), unit="cpu")
-    placement = place([stray], artifact)
-    assert placement.blocks[0].path is None and fallback_line(placement).endswith("no block: cast on CPU")
+    with pytest.raises(MeasureError, match="no block: cast on CPU"):
+        require_engine([stray], artifact, "all")
 
 
 def test_the_runner_adapter_prepares_what_the_model_takes(artifact: Artifact, spec) -> None:

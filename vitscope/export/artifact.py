@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -25,7 +23,7 @@ class Artifact:
     format: str  # a key of vitscope.export.FORMATS
     model: str
     digest: str
-    form: Literal["train", "deploy"]
+    form: Literal["train", "deploy", "exported"]  # exported: by someone, in whatever form
     precision: Precision
     input_shape: tuple[int, int, int, int]  # (B, C, H, W)
     blocks: tuple[str, ...]
@@ -47,21 +45,3 @@ def block_of(scope: str, blocks: tuple[str, ...]) -> str | None:
     parts = scope.split(".")
     known = set(blocks)
     return next((path for n in range(len(parts), 0, -1) if (path := ".".join(parts[:n])) in known), None)
-
-
-_PARTS = re.compile(r"[_/]?[^_/]*[^_/]|[_/]")
-
-
-def scope_of_name(name: str, scopes: Mapping[str, str]) -> str | None:
-    """The module path of a runtime's own name for an operation, or None.
-
-    It is a name of the file, or one that the runtime made of it with words before and behind:
-    `InsertedPrecisionFreeCast_stem.conv/Conv_0_nchwc` is ONNX Runtime's for `stem.conv/Conv_0`.
-    """
-    parts = _PARTS.findall(name)  # each with the mark that it begins at
-    for start in range(len(parts) if "." in name or "/" in name else 1):
-        for end in range(len(parts), start, -1):
-            scope = scopes.get("".join(parts[start:end]).lstrip("_"))
-            if scope is not None:
-                return scope
-    return None

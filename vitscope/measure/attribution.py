@@ -27,10 +27,7 @@ def attribute(how: str, ops: Sequence[OpTime], artifact: Artifact, total_s: floa
     profiled = math.fsum(op.seconds for op in ops)
     if not profiled > 0:
         raise MeasureError(f"{artifact.model}: the profile of {source} holds no time")
-    parts: dict[str | None, list[OpTime]] = {path: [] for path in (*artifact.blocks, None)}
-    for op in ops:
-        parts[block_of_op(op, artifact)].append(op)
-    parts = {path: part for path, part in parts.items() if part}
+    parts = by_block(ops, artifact)
     shares = _to_one([math.fsum(op.seconds for op in part) / profiled for part in parts.values()])
     return Attribution(
         how=how,
@@ -43,14 +40,16 @@ def attribute(how: str, ops: Sequence[OpTime], artifact: Artifact, total_s: floa
     )
 
 
-def unexplained(ops: Sequence[OpTime], artifact: Artifact) -> tuple[OpTime, ...]:
-    """The operations that no block explains, the slowest first."""
-    found = [op for op in ops if block_of_op(op, artifact) is None]
-    return tuple(sorted(found, key=lambda op: op.seconds, reverse=True))
+def by_block(ops: Sequence[OpTime], artifact: Artifact) -> dict[str | None, list[OpTime]]:
+    """The operations of each block that has any, in the order of the network; last, under None, those of no block."""
+    parts: dict[str | None, list[OpTime]] = {path: [] for path in (*artifact.blocks, None)}
+    for op in ops:
+        parts[block_of_op(op, artifact)].append(op)
+    return {path: part for path, part in parts.items() if part}
 
 
 def block_of_op(op: OpTime, artifact: Artifact) -> str | None:
-    """The block that the time of `op` belongs to, by the rule of `attribute`."""
+    """The block that the time of `op` belongs to, by the rule of `attribute`; None where it belongs to none."""
     keys = [key for name in dict.fromkeys((*op.names, op.name)) for key in _keys_in(name, artifact)]
     for candidates in (keys, [key for key in keys if _COMPUTES.search(_EDGES_OF_KIND.split(key)[-1])]):
         blocks = {block_of(_scope(key, artifact), artifact.blocks) for key in candidates} - {None}
