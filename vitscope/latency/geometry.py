@@ -19,6 +19,8 @@ class Geometry:
       transposed convolution is larger after than before.
     - linear: (rows, K) × (K, N): `batch` 1, `in_channels` K, `out_channels` N, `in_size` = `out_size` = (rows, 1).
     - matmul: (B, M, K) × (B, K, N): `batch` B of heads and images, `in_channels` K, `out_channels` N, sizes (M, 1).
+    - attention in one kernel: `batch` of heads and images, `in_channels` of a query, `out_channels` of a value,
+      `in_size` (keys, 1), `out_size` (queries, 1).
     - softmax, and norms of tokens and of groups: `in_channels` is the length that one value is normed over, sizes
       (rows, 1).
     - reduction: `window` is what it sums over in height and width, (1, 1) where it sums over something else.
@@ -106,6 +108,11 @@ def matmul_geometry(batch: int, rows: int, depth: int, columns: int) -> Geometry
 def softmax_geometry(rows: int, length: int) -> Geometry:
     """`rows` times a normalisation over `length` elements."""
     return Geometry(1, length, length, in_size=(rows, 1), out_size=(rows, 1))
+
+
+def attention_geometry(batch: int, queries: int, keys: int, depth: int, columns: int) -> Geometry:
+    """(batch, queries, depth) × (batch, depth, keys), softmax, × (batch, keys, columns)."""
+    return Geometry(batch, depth, columns, in_size=(keys, 1), out_size=(queries, 1))
 
 
 def _reduction(op: OpRecord, before: Shape, batch: int, channels: int, in_size: Pair, writes: int) -> Geometry:

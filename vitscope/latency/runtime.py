@@ -7,28 +7,39 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from vitscope.cost.ops import FREE
 from vitscope.errors import UnavailableError
 from vitscope.latency.fields import Fields, read_yaml
 
 RUNTIMES = Path(__file__).parent / "runtimes"
 
-# What an operation is to a fusion rule; `fusable_kind` in kernels.py says which of them a recorded operation is.
-Fusable = Literal["batch_norm", "scale", "bias", "activation", "silu", "elementwise", "pad", "copy"]
+# What an operation is to a fusion rule; `_joins` in nodes.py says which of them a recorded operation is. `sum` adds two
+# values of one shape, `bias` and `scale` a constant. `activation` is any but SiLU, `elementwise` any of the three before.
+Fusable = Literal[
+    "batch_norm", "scale", "bias", "activation", "relu", "clamp", "gelu", "hardswish", "hardsigmoid", "sigmoid", "silu",
+    "sum", "elementwise", "layer_norm", "pad", "copy",
+]  # fmt: skip
 How = Literal["fold", "fuse"]
+Attention = Literal["parts", "fused", "pattern"]
 
 KernelKind = Literal[
-    "conv", "grouped", "depthwise", "pointwise", "linear", "matmul", "softmax", "norm", "activation", "elementwise", "pool",
-    "resize", "reduce", "copy", "gather", "unknown",
+    "conv", "grouped", "depthwise", "pointwise", "linear", "matmul", "attention", "softmax", "norm", "activation",
+    "elementwise", "pool", "resize", "reduce", "copy", "gather", "unknown",
 ]  # fmt: skip
+_ORDERS: dict[str, tuple[int, ...]] = {"channels_last": (0, 2, 3, 1), "blocked": (-1, 0, 1, 2, 3)}
 
 
 @dataclass(frozen=True, slots=True)
 class Epilogue:
-    """An operation `op` that follows a kernel of a kind in `into` joins it, see the comment in coreml.yaml."""
+    """An operation `op` that follows a kernel of a kind in `into` joins it, see the comment in coreml.yaml.
+
+    With `first` it does so only where nothing else has been fused before it.
+    """
 
     op: Fusable
     into: frozenset[KernelKind]
     how: How
+    first: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,30 +50,97 @@ class Prologue:
     into: frozenset[KernelKind]
 
 
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How maps (B, C, H, W) lie in memory. What is neither native nor a follower takes them as the network has them.
+
+    `native` kernels (kinds or aten names) ask for it and give it; a `follower` runs in it where its operands lie so, in
+    blocks only where all of them do. Inputs of at most `image` channels arrive as the network has them; a native kernel
+    with `reads_image` takes such a map as it is.
+    """
+
+    order: tuple[int, ...]
+    native: frozenset[str]
+    followers: frozenset[str]
+    image: int
+    reads_image: bool
+
+    def is_native(self, name: str, kind: str) -> bool:
+        return kind in self.native or name in self.native
+
+    def is_follower(self, name: str, kind: str) -> bool:
+        return kind in self.followers or name in self.followers
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One of the kernels that stand for an operation. It reads the steps numbered in `reads`, or the operation's `input`;
+    without, the step before it. It writes as many values as the operation, or one a row. `weights`: 1 of how many equal
+    parts of the operation's constants it reads, 0 none.
+    """
+
+    op: str
+    kind: KernelKind
+    reads: tuple[str | int, ...] = ()
+    writes: Literal["full", "rows"] = "full"
+    weights: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Decomposition:
+    """An operation (an aten name) that the runtime has no kernel for; of tensors of `rank` only, where that is not 0."""
+
+    op: str
+    rank: int
+    steps: tuple[Step, ...]
+
+
 @dataclass(frozen=True)
 class FusionRules:
-    """Which operations of a graph one kernel of this runtime holds."""
+    """Which operations of a graph one kernel of this runtime holds, and what it adds to them.
+
+    `permute` and `slice` say whether a transposed or shortened tensor is written out (`copy`) or read where it lies.
+    Products of `reads_transposed` kinds take an operand whose last two axes are swapped. `attention`: a fused operation of
+    PyTorch runs as its `parts` or as one kernel (`fused`); with `pattern`, products around a softmax become one too.
+    """
 
     name: str
     about: str
     source: str
     epilogues: tuple[Epilogue, ...]
     prologues: tuple[Prologue, ...]
+    version: str = ""
+    permute: Literal["free", "copy"] = "free"
+    slice: Literal["free", "copy"] = "free"
+    attention: Attention = "parts"
+    reads_transposed: frozenset[KernelKind] = frozenset()
+    layout: Layout | None = None
+    decompositions: tuple[Decomposition, ...] = ()
 
     def __hash__(self) -> int:  # a memo key that is asked for often: its rules are hashed once
         return self._hash
 
     @cached_property
     def _hash(self) -> int:
-        return hash((self.name, self.epilogues, self.prologues))
+        return hash((
+            self.name, self.version, self.epilogues, self.prologues, self.permute, self.slice, self.attention,
+            self.reads_transposed, self.layout, self.decompositions,
+        ))  # fmt: skip
 
-    def epilogue(self, op: Fusable, kind: str) -> How | None:
-        """How `op` joins a kernel of `kind` before it, None when it does not."""
-        return next((rule.how for rule in self.epilogues if rule.op == op and kind in rule.into), None)
+    def epilogue(self, op: Fusable, kind: str, is_first: bool = True) -> How | None:
+        """How `op` joins a kernel of `kind` before it, None when it does not. `is_first`: nothing was fused before."""
+        for rule in self.epilogues:
+            if rule.op == op and kind in rule.into and (is_first or not rule.first):
+                return rule.how
+        return None
 
     def is_prologue(self, op: Fusable, kind: str) -> bool:
         """Whether `op` joins a kernel of `kind` after it."""
         return any(rule.op == op and kind in rule.into for rule in self.prologues)
+
+    def steps(self, op: str, rank: int) -> tuple[Step, ...]:
+        """The kernels that `op` on tensors of `rank` is made of, () when it is one."""
+        return next((d.steps for d in self.decompositions if d.op == op and d.rank in (0, rank)), ())
 
 
 @cache
@@ -72,16 +150,34 @@ def load_runtime(name: str) -> FusionRules:
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in RUNTIMES.glob("*.yaml")))
         raise UnavailableError(f"no fusion rules for runtime {name!r}: known are {known}")
-    top = Fields(path.name, read_yaml(path))
-    epilogues = tuple(_epilogue(item) for item in top.records("epilogues"))
-    prologues = tuple(_prologue(item) for item in top.records("prologues"))
-    rules = FusionRules(top.text("name"), top.text("about"), top.text("source"), epilogues, prologues)
+    return read_rules(Fields(path.name, read_yaml(path)))
+
+
+def read_rules(top: Fields) -> FusionRules:
+    """Rules from a document. Raises UsageError in one line that names the place."""
+    rules = FusionRules(
+        name=top.text("name"),
+        about=top.text("about"),
+        source=top.text("source"),
+        epilogues=tuple(_epilogue(item) for item in top.records("epilogues")),
+        prologues=tuple(_prologue(item) for item in top.records("prologues")),
+        version=top.text("version") if top.has("version") else "",
+        permute=top.choice("permute", ("free", "copy")) if top.has("permute") else "free",
+        slice=top.choice("slice", ("free", "copy")) if top.has("slice") else "free",
+        attention=top.choice("attention", get_args(Attention)) if top.has("attention") else "parts",
+        reads_transposed=_kinds(top, "reads_transposed") if top.has("reads_transposed") else frozenset(),
+        layout=_layout(top.record("layout")) if top.has("layout") else None,
+        decompositions=tuple(_decomposition(r) for r in top.records("decompositions"))
+        if top.has("decompositions")
+        else (),
+    )
     top.done()
     return rules
 
 
 def _epilogue(fields: Fields) -> Epilogue:
-    rule = Epilogue(fields.choice("op", get_args(Fusable)), _kinds(fields), fields.choice("how", get_args(How)))
+    op, into, how = fields.choice("op", get_args(Fusable)), _kinds(fields), fields.choice("how", get_args(How))
+    rule = Epilogue(op, into, how, _yes(fields, "first"))
     fields.done()
     return rule
 
@@ -92,5 +188,49 @@ def _prologue(fields: Fields) -> Prologue:
     return rule
 
 
-def _kinds(fields: Fields) -> frozenset[Any]:
-    return frozenset(fields.choices("into", get_args(KernelKind)))
+def _layout(fields: Fields) -> Layout:
+    known = (*get_args(KernelKind), *_known_operations())
+    layout = Layout(
+        order=_ORDERS[fields.choice("order", _ORDERS)],
+        native=frozenset(fields.choices("native", known)),
+        followers=frozenset(fields.choices("followers", known)),
+        image=fields.integer("image"),
+        reads_image=_yes(fields, "reads_image"),
+    )
+    fields.done()
+    return layout
+
+
+def _decomposition(fields: Fields) -> Decomposition:
+    op = fields.choice("op", (*_known_operations(), "gelu_tanh"))
+    rank = fields.integer("rank") if fields.has("rank") else 0
+    steps = tuple(_step(item, n) for n, item in enumerate(fields.records("steps")))
+    if not steps:
+        raise fields.fail("steps", "a list of one step or more", [])
+    fields.done()
+    return Decomposition(op, rank, steps)
+
+
+def _step(fields: Fields, number: int) -> Step:
+    known: tuple[str | int, ...] = ("input", *range(number))
+    step = Step(
+        op=fields.text("op"),
+        kind=fields.choice("kind", get_args(KernelKind)),
+        reads=fields.choices("reads", known) if fields.has("reads") else (),  # type: ignore[arg-type]
+        writes=fields.choice("writes", ("full", "rows")) if fields.has("writes") else "full",
+        weights=fields.integer("weights") if fields.has("weights") else 0,
+    )
+    fields.done()
+    return step
+
+
+def _known_operations() -> tuple[str, ...]:
+    return tuple(sorted(name for names in FREE.values() for name in names))
+
+
+def _yes(fields: Fields, key: str) -> bool:
+    return fields.has(key) and fields.choice(key, (True, False))  # type: ignore[arg-type]
+
+
+def _kinds(fields: Fields, key: str = "into") -> frozenset[Any]:
+    return frozenset(fields.choices(key, get_args(KernelKind)))

@@ -1,0 +1,473 @@
+"""nodes(graph, rules): the operations of a graph that do work, in single assignment, and the copies that layouts cost.
+
+A traced graph has views, which cost nothing in PyTorch, and says nothing of how a runtime lays out its maps. Where `rules`
+do, every value has an order: which axis is outermost in memory. An operation takes an operand as it lies or asks for
+an order; what lies otherwise is copied first, once, and that copy is a node of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import prod
+
+from vitscope.cost.ops import base_name, macs, op_class, weight_of
+from vitscope.graph.record import Graph, OpRecord, Shape
+from vitscope.latency.geometry import Geometry, attention_geometry, geometry_of, matmul_geometry, softmax_geometry
+from vitscope.latency.runtime import Fusable, FusionRules, KernelKind, Step
+
+# Casts disappear: every value of a deployed program has the one precision of the device file.
+_CASTS = frozenset({"_to_copy", "detach", "alias"})
+_CLONES = frozenset({"clone", "contiguous"})
+_ATTENTION = "_scaled_dot_product"
+_PERMUTES = frozenset({"permute", "transpose", "t", "movedim"})
+_SLICES = frozenset({"slice", "split", "split_with_sizes", "chunk", "narrow"})
+_SELECTS = frozenset({"select", "unbind"})
+
+# The axes of a tensor from the outermost in memory to the innermost; () as the network has them. A first element of -1 is
+# channels in blocks, with the order that the axes have beside that.
+Order = tuple[int, ...]
+PLAIN: Order = ()
+CHANNELS_LAST: Order = (0, 2, 3, 1)
+BLOCKED: Order = (-1, 0, 1, 2, 3)
+_ANY: Order = (-2,)  # a map that enters the graph: it lies as its first reader wants it
+
+
+@dataclass(slots=True, eq=False)
+class Node:
+    """One operation that does work, on values in single assignment: views resolved, in-place updates renamed."""
+
+    op: str
+    scope: str
+    kind: KernelKind
+    joins: tuple[Fusable, ...]  # what it may be to a fusion rule, the better case first
+    macs: int
+    reads: dict[int, int]  # value -> elements read
+    weights: int
+    write: int
+    writes: int
+    geometry: Geometry
+    depth: int = 1
+    channels: int = 1  # constants of at most this many elements fold into its weights
+    has_bias: bool = False
+    maker: str = ""  # of a change of layout: the module whose result it turns
+
+
+class Nodes:
+    """Walks a graph and gives every written result its own number, whatever views or in-place updates do to tensors."""
+
+    def __init__(self, graph: Graph, rules: FusionRules):
+        self.graph, self.rules, self.layout = graph, rules, rules.layout
+        self._value: dict[int, int] = {}
+        self._next = 0
+        self._order: dict[int, Order] = {}  # tensor -> how it lies, where that is not PLAIN
+        self._copies: dict[tuple[int, int, Order], int] = {}  # (value, tensor, order) -> the value copied to that order
+        self._made_in: dict[int, str] = {}  # value -> the module that made it
+        self._moved_in: dict[int, str] = {}  # tensor -> the module that permuted it
+        self._pending: list[Node] = []
+        if self.layout is not None:
+            for i in graph.inputs:
+                shape = graph.tensors[i].shape
+                if len(shape) == 4 and shape[1] > self.layout.image:
+                    self._order[i] = _ANY
+
+    def value(self, tensor: int) -> int:
+        """The number of what is in `tensor` now."""
+        if tensor not in self._value:
+            self._value[tensor] = self._fresh()
+        return self._value[tensor]
+
+    def _fresh(self) -> int:
+        self._next += 1
+        return self._next
+
+    def _assign(self, tensor: int) -> int:
+        """A new value in `tensor` and in every view of what it held."""
+        fresh = self._fresh()
+        old = self._value.get(tensor)
+        if old is not None:
+            for other, held in self._value.items():
+                if held == old:
+                    self._value[other] = fresh
+        self._value[tensor] = fresh
+        return fresh
+
+    def __iter__(self) -> Iterator[Node]:
+        graph = self.graph
+        for op in graph.ops:
+            if graph.is_constant(op):
+                continue
+            kind = op_class(graph, op)
+            if kind == "constant":  # zeros like an activation: the same for every image
+                for out in op.outputs:
+                    self._assign(out)
+                continue
+            name = base_name(op)
+            if kind == "view" or op.op in _CASTS or (name in _CLONES and self.rules.permute == "copy"):
+                self._view(op, name)
+            elif op.op.startswith(_ATTENTION):
+                self._attention(op)
+            elif op.outputs:
+                self._work(op, name)
+            yield from self._pending
+            self._pending.clear()
+
+    # ---- views ----
+
+    def _view(self, op: OpRecord, name: str) -> None:
+        """An operation that only says how to read memory: free, or a copy where the runtime moves data for it."""
+        source = op.inputs[0]
+        if self.rules.slice == "copy" and name in _SLICES | _SELECTS and self._shortens(op):
+            self._slice(op, name)
+            return
+        order = self._order.get(source, PLAIN)
+        if order is PLAIN and self.rules.permute == "free":
+            for out in op.outputs:
+                self._value[out] = self.value(source)
+            return
+        rank = len(self.graph.tensors[source].shape)
+        if name in _PERMUTES and self.rules.permute == "copy":
+            self._moved_in.setdefault(op.outputs[0], op.scope)
+            if order == _ANY:
+                order = PLAIN
+                self._order.pop(source, None)
+            self._alias(op, _permuted(order, _axes(op, rank)))
+        elif name in _SLICES or op.op in _CASTS or (name in _CLONES and order == _ANY):
+            self._alias(op, order)
+        elif name in _SELECTS and order not in (PLAIN, _ANY) and order[0] >= 0:
+            dim = op.attr("dim", 0)
+            axis = dim % rank if isinstance(dim, int) else 0
+            self._alias(op, tuple(a - (a > axis) for a in order if a != axis))
+        else:  # a reshape and its like: reads memory as it is numbered
+            value = self._as(source, PLAIN, op.scope)
+            for out in op.outputs:
+                self._value[out] = value
+                self._order.pop(out, None)
+
+    def _alias(self, op: OpRecord, order: Order) -> None:
+        source = op.inputs[0]
+        moved = self._moved_in.get(source)
+        for out in op.outputs:
+            self._value[out] = self.value(source)
+            self._lay(out, order)
+            if moved is not None:
+                self._moved_in.setdefault(out, moved)
+
+    def _lay(self, tensor: int, order: Order) -> None:
+        if _lies(order, PLAIN, self.graph.tensors[tensor].shape):
+            self._order.pop(tensor, None)
+        else:
+            self._order[tensor] = order
+
+    def _shortens(self, op: OpRecord) -> bool:
+        """Whether a slice leaves something out; one of a whole axis is no work."""
+        return self.graph.tensors[op.outputs[0]].numel < self.graph.tensors[op.inputs[0]].numel
+
+    def _slice(self, op: OpRecord, name: str) -> None:
+        """A slice that the runtime writes out; all parts of a split are one node."""
+        source = op.inputs[0]
+        order = self._order.get(source, PLAIN)
+        if name in _SELECTS and order and order[0] >= 0:
+            rank = len(self.graph.tensors[source].shape)
+            dim = op.attr("dim", 0)
+            axis = dim % rank if isinstance(dim, int) else 0
+            kept = tuple(a - (a > axis) for a in order if a != axis)
+            value = self.value(source)
+        else:
+            order = self._settled(source)
+            kept = order if name in _SLICES else PLAIN
+            value = self._as(source, kept if name in _SLICES else PLAIN, op.scope)
+        count = sum(self.graph.tensors[i].numel for i in op.outputs)
+        fresh = self._fresh()
+        for out in op.outputs:
+            self._value[out] = fresh
+            self._lay(out, kept)
+            if (moved := self._moved_in.get(source)) is not None:
+                self._moved_in.setdefault(out, moved)
+        self._emit(Node(name, op.scope, "copy", (), 0, {value: count}, 0, fresh, count, self._sizes(op.outputs[0])))
+
+    def _sizes(self, tensor: int) -> Geometry:
+        shape = self.graph.tensors[tensor].shape
+        batch, channels = (shape[0], shape[-1]) if len(shape) > 1 else (1, prod(shape))
+        if len(shape) == 4:
+            return Geometry(batch, shape[1], shape[1], in_size=shape[2:], out_size=shape[2:])  # type: ignore[arg-type]
+        size = (prod(shape[1:-1]), 1)
+        return Geometry(batch, channels, channels, in_size=size, out_size=size)
+
+    # ---- layouts ----
+
+    def _settled(self, tensor: int) -> Order:
+        """How `tensor` lies, where nobody has asked yet: as the network has it."""
+        order = self._order.get(tensor, PLAIN)
+        if order == _ANY:
+            self._order.pop(tensor)
+            return PLAIN
+        return order
+
+    def _as(self, tensor: int, want: Order, scope: str) -> int:
+        """The value of `tensor` lying in the order `want`, copied there once where it lies otherwise."""
+        value = self.value(tensor)
+        order = self._order.get(tensor, PLAIN)
+        if order == want:
+            return value
+        shape = self.graph.tensors[tensor].shape
+        if order == _ANY:
+            self._order.pop(tensor)
+            self._lay(tensor, want)
+            return value
+        if _lies(order, want, shape):
+            return value
+        key = (value, tensor, want)
+        if key not in self._copies:
+            fresh = self._copies[key] = self._fresh()
+            count = prod(shape)
+            in_layout = self.layout is not None and self.layout.order in (order, want)
+            moved = self._moved_in.get(tensor)
+            where = scope if moved is None or in_layout else moved
+            maker = self._made_in.get(value, "") if in_layout else ""
+            name = "reorder" if in_layout else "permute"
+            self._emit(Node(name, where, "copy", ("copy",), 0, {value: count}, 0, fresh, count, self._sizes(tensor),
+                            maker=maker))  # fmt: skip
+        return self._copies[key]
+
+    def _wanted(self, op: OpRecord, name: str, kind: KernelKind) -> tuple[Order, Order]:
+        """The order in which `op` takes its full-sized operands, and the order of its result."""
+        if not self._order and self.layout is None:
+            return PLAIN, PLAIN
+        tensors = self.graph.tensors
+        given = [i for i in op.inputs if i not in self.graph.constants]
+        out = tensors[op.outputs[0]].shape
+        layout = self.layout
+        if layout is not None and len(tensors[given[0]].shape) == 4 and layout.is_native(name, kind):
+            gives = layout.order if len(out) == 4 else PLAIN
+            image = layout.reads_image and tensors[given[0]].shape[1] <= layout.image
+            return (PLAIN if image else layout.order), gives
+        size = max(tensors[i].numel for i in given)
+        full = [i for i in given if tensors[i].numel == size]
+        orders = {self._order.get(i, PLAIN) for i in full}
+        if kind in ("elementwise", "activation") or (layout is not None and layout.is_follower(name, kind)):
+            broadcasts = len(full) < len(given)
+            if layout is not None and len(out) == 4 and layout.is_follower(name, kind):
+                exact = layout.order[0] < 0  # blocks hold whole tensors of one shape only
+                known = orders - {_ANY}
+                if layout.order in known and not (exact and (broadcasts or len(known) > 1)):
+                    return layout.order, layout.order
+                if not known and not (exact and broadcasts):
+                    return _ANY, _ANY
+            if len(orders) == 1 and kind in ("elementwise", "activation") and not broadcasts:
+                (order,) = orders
+                return order, order
+        return PLAIN, PLAIN
+
+    # ---- work ----
+
+    def _work(self, op: OpRecord, name: str) -> None:
+        graph, rules = self.graph, self.rules
+        kind = kernel_kind(graph, op)
+        want, gives = self._wanted(op, name, kind)
+        reads: dict[int, int] = {}
+        weights = 0
+        size = max((graph.tensors[i].numel for i in op.inputs if i not in graph.constants), default=0)
+        for i in dict.fromkeys(op.inputs):
+            if i in graph.constants:
+                weights += graph.tensors[i].numel
+                continue
+            value = self.value(i)
+            moves = self._order.get(i, PLAIN) is not PLAIN or want is not PLAIN
+            if moves and not (kind in rules.reads_transposed and self._is_swapped(i)):
+                whole = kind != "elementwise" or graph.tensors[i].numel == size
+                value = self._operand(i, want if whole else PLAIN, op.scope)
+            reads[value] = max(reads.get(value, 0), graph.tensors[i].numel)
+        written = [self._assign(i) for i in op.outputs]
+        for extra in written[1:]:  # an op with several results writes them in one kernel
+            for tensor in op.outputs[1:]:
+                if self._value[tensor] == extra:
+                    self._value[tensor] = written[0]
+        self._made_in[written[0]] = op.scope
+        if self.layout is not None or self._order:
+            for out in op.outputs:
+                self._lay(out, gives)
+        writes = sum(graph.tensors[i].numel for i in op.outputs)
+        channels, has_bias = _channels(graph, op)
+        label = "gelu_tanh" if name == "gelu" and op.attr("approximate") == "tanh" else name
+        node = Node(
+            label, op.scope, kind, _joins(graph, op, name, kind), macs(graph, op) or 0, reads, weights, written[0],
+            writes, geometry_of(graph, op, kind), _depth(graph, op), channels, has_bias,
+        )  # fmt: skip
+        steps = rules.steps(label, len(graph.tensors[op.outputs[0]].shape))
+        if steps:
+            self._steps(node, steps)
+        else:
+            self._emit(node)
+
+    def _operand(self, tensor: int, want: Order, scope: str) -> int:
+        if want == _ANY:
+            return self.value(tensor)
+        return self._as(tensor, want, scope)
+
+    def _is_swapped(self, tensor: int) -> bool:
+        """Whether only the last two axes lie the other way round, which a product reads as fast."""
+        rank = len(self.graph.tensors[tensor].shape)
+        swapped = (*range(rank - 2), rank - 1, rank - 2)
+        return rank >= 2 and _lies(self._order.get(tensor, PLAIN), swapped, self.graph.tensors[tensor].shape)
+
+    def _emit(self, node: Node) -> None:
+        self._pending.append(node)
+
+    def _steps(self, node: Node, steps: tuple[Step, ...]) -> None:
+        """`node` as the kernels that a runtime without one for it runs; the last writes the result."""
+        rows = max(prod(node.geometry.out_size) * node.geometry.batch, 1)
+        if node.kind in ("norm", "softmax"):
+            rows = max(node.writes // max(node.geometry.in_channels, 1), 1)
+        inside = {"rows": rows, "full": node.writes}
+        made: list[tuple[int, int]] = []
+        for n, step in enumerate(steps):
+            last = n == len(steps) - 1
+            writes = node.writes if last else inside[step.writes]
+            write = node.write if last else self._fresh()
+            reads: dict[int, int] = {}
+            for source in step.reads or (("input",) if not made else (len(made) - 1,)):
+                reads |= node.reads if source == "input" else dict([made[int(source)]])
+            weights = node.weights // step.weights if step.weights else 0
+            joins: tuple[Fusable, ...] = ()
+            if step.kind == "elementwise":
+                joins = ("elementwise",) if len(reads) > 1 or not weights else ("scale", "elementwise")
+            self._emit(Node(step.op, node.scope, step.kind, joins, 0, reads, weights, write, writes, node.geometry))
+            made.append((write, writes))
+
+    def _attention(self, op: OpRecord) -> None:
+        """Fused attention: one kernel where the runtime has one, else the matmul, softmax and matmul that it is."""
+        graph = self.graph
+        q, k, v = (graph.tensors[i] for i in op.inputs[:3])
+        *batch, t, d = q.shape
+        s, e = k.shape[-2], v.shape[-1]
+        heads, rows = prod(batch), prod(batch) * t
+        scores = rows * s
+        values = [self._operand(i, PLAIN, op.scope) for i in op.inputs[:3]]
+        masks = {self.value(i): graph.tensors[i].numel for i in op.inputs[3:] if i not in graph.constants}
+        table = sum(graph.tensors[i].numel for i in op.inputs[3:] if i in graph.constants)
+        if self.rules.attention != "parts":
+            out = self._assign(op.outputs[0])
+            reads = {values[0]: q.numel, values[1]: k.numel, values[2]: v.numel} | masks
+            self._emit(
+                Node(base_name(op), op.scope, "attention", (), scores * (d + e), reads, table, out, rows * e,
+                     attention_geometry(heads, t, s, d, e), d)
+            )  # fmt: skip
+            return
+        first, second = self._fresh(), self._fresh()
+        reads = {values[0]: q.numel, values[1]: k.numel} | masks
+        size = matmul_geometry(heads, t, d, s)
+        self._emit(Node("matmul", op.scope, "matmul", (), scores * d, reads, table, first, scores, size, d))
+        size = softmax_geometry(rows, s)
+        self._emit(Node("_softmax", op.scope, "softmax", (), 0, {first: scores}, 0, second, scores, size))
+        out = self._assign(op.outputs[0])
+        reads = {second: scores, values[2]: v.numel}
+        size = matmul_geometry(heads, t, s, e)
+        self._emit(Node("matmul", op.scope, "matmul", (), scores * e, reads, 0, out, rows * e, size, s))
+
+
+def _axes(op: OpRecord, rank: int) -> Order:
+    """The order in which a permuting operation takes the axes of a tensor of `rank`."""
+    name = base_name(op)
+    axes = list(range(rank))
+    if name == "permute":
+        dims = op.attr("dims")
+        return tuple(int(d) % rank for d in dims) if isinstance(dims, tuple) else tuple(axes)
+    first, second = (0, rank - 1) if name == "t" else (op.attr("dim0", 0), op.attr("dim1", 1))
+    if isinstance(first, int) and isinstance(second, int) and rank:
+        first, second = first % rank, second % rank
+        axes[first], axes[second] = axes[second], axes[first]
+    return tuple(axes)
+
+
+def _permuted(order: Order, axes: Order) -> Order:
+    """How a tensor that lies in `order` lies by its new axes: new axis i is the old `axes[i]`."""
+    blocked = bool(order) and order[0] == -1
+    old = order[1:] if blocked else order or tuple(range(len(axes)))
+    place = {axis: i for i, axis in enumerate(axes)}
+    new = tuple(place[a] for a in old)
+    return (-1, *new) if blocked else new
+
+
+def _lies(order: Order, want: Order, shape: Shape) -> bool:
+    """Whether two orders are the same memory: an axis of one element may stand anywhere."""
+    if order == want:
+        return True
+    if (order[:1] == (-1,)) != (want[:1] == (-1,)) or _ANY in (order, want):
+        return False
+    every = tuple(range(len(shape)))
+    a, b = order or every, want or every
+    return [i for i in a if i < 0 or shape[i] > 1] == [i for i in b if i < 0 or shape[i] > 1]
+
+
+def kernel_kind(graph: Graph, op: OpRecord) -> KernelKind:
+    """What kind of kernel `op` is on its own."""
+    kind = op_class(graph, op)
+    if kind == "conv":
+        weight = graph.tensors[op.inputs[1]].shape
+        groups = op.attr("groups", 1)
+        if groups == graph.tensors[op.inputs[0]].shape[1] and groups != 1:
+            return "depthwise"
+        if groups != 1:
+            return "grouped"
+        return "pointwise" if prod(weight[2:]) == 1 else "conv"
+    assert kind not in ("view", "constant"), kind
+    return kind
+
+
+def _channels(graph: Graph, op: OpRecord) -> tuple[int, bool]:
+    """Output channels of a kernel with weights, and whether it has a bias already."""
+    weight = weight_of(graph, op)
+    if weight is None:
+        return 1, False
+    if op_class(graph, op) == "conv":
+        return graph.tensors[op.outputs[0]].shape[1], len(op.inputs) > 2
+    shape = graph.tensors[op.outputs[0]].shape
+    return shape[-1] if shape else 1, base_name(op) in ("addmm", "baddbmm", "addmv")
+
+
+def _depth(graph: Graph, op: OpRecord) -> int:
+    kind = op_class(graph, op)
+    if kind == "conv":
+        return graph.tensors[op.inputs[1]].shape[0 if op.attr("transposed") else 1]
+    if kind not in ("linear", "matmul"):
+        return 1
+    shape = graph.tensors[op.inputs[-1]].shape
+    return shape[-2] if len(shape) > 1 else prod(shape)
+
+
+_BY_NAME: dict[str, tuple[Fusable, ...]] = {
+    "relu": ("relu", "activation"),
+    "hardtanh": ("clamp", "activation"),
+    "relu6": ("clamp", "activation"),
+    "gelu": ("gelu", "activation"),
+    "hardswish": ("hardswish", "activation"),
+    "hardsigmoid": ("hardsigmoid", "activation"),
+    "sigmoid": ("sigmoid", "activation"),
+    "silu": ("silu",),  # no rule for activations means it: phones are known to have none for SiLU
+    "native_batch_norm": ("batch_norm",),
+    "_native_batch_norm_legit_no_training": ("batch_norm",),
+    "native_layer_norm": ("layer_norm",),
+    "constant_pad_nd": ("pad",),
+    "pad": ("pad",),
+    "clone": ("copy",),
+    "contiguous": ("copy",),
+}
+
+
+def _joins(graph: Graph, op: OpRecord, name: str, kind: KernelKind) -> tuple[Fusable, ...]:
+    """What `op` may be to a fusion rule."""
+    if name in _BY_NAME:
+        return _BY_NAME[name]
+    if kind == "activation":
+        return ("activation",)
+    if kind == "elementwise":
+        operands = [i for i in dict.fromkeys(op.inputs) if i not in graph.constants]
+        if len(operands) == 1 and name in ("mul", "div") and op.inputs[0] in operands:
+            return ("scale", "elementwise")
+        if len(operands) == 1 and name in ("add", "sub") and op.inputs[0] in operands:
+            return ("bias", "elementwise")
+        if name == "add" and len({graph.tensors[i].shape for i in operands}) == 1:
+            return ("sum", "elementwise")
+        return ("elementwise",)
+    return ()
