@@ -128,11 +128,11 @@ def test_a_mistake_breaks_parity(timm: ModuleType, mistake: str) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("extends: fastvit_sa12\nstages: {3: {head_dim: 24}}\n", "head_dim 24 does not divide 512 channels"),
+        ("extends: fastvit_sa12\nstages: {3: {head_dim: 24}}\n", "heads of head_dim 24 do not divide 512 channels"),
         ("extends: fastvit_t8\nstages: {1: {width: 100}}\n", "needs a width that 48 channels divide, 100 is none"),
         ("extends: fastvit_t8\nhead: {se_ratio: 0.001}\n", "leaves no squeezed channel"),
         ("extends: fastvit_t8\nstages: {1: {downsample: {block: large_kernel, kernel: 3}}}\n", "is not smaller than kernel 3"),
-        ("extends: fastvit_t8\nstages: {1: {ffn_kernel: 4}}\n", "ffn_kernel must be odd, got 4"),
+        ("extends: fastvit_t8\nstages: {1: {ffn_kernel: 4}}\n", "ffn_kernel of repmixer: must be odd, got 4"),
     ],
 )  # fmt: skip
 def test_what_cannot_be(tmp_path, change: str, message: str) -> None:

@@ -113,7 +113,7 @@ def test_a_mistake_breaks_parity(timm: ModuleType, mistake) -> None:
         ("stages.5.blocks.0.se_ratio=0", "se_ratio"),
         ("stages.5.se_of=output", "one of: input, hidden"),
         ("stages.5.blocks.0.hidden=0", "hidden"),
-        ("stages.5.blocks.0.kernel=4", "kernel must be odd"),
+        ("stages.5.blocks.0.kernel=4", "kernel of inverted_residual: must be odd, got 4"),
         ("head.hidden_norm=ln", "one of: bn, none"),
     ],
 )

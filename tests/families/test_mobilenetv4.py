@@ -100,7 +100,7 @@ def test_a_mistake_breaks_parity(timm: ModuleType, mistake) -> None:
 @pytest.mark.parametrize(
     ("settings", "text"),
     [
-        (("stages.3.blocks.0.start_kernel=4",), "start_kernel must be odd"),
+        (("stages.3.blocks.0.start_kernel=4",), "start_kernel of uib: must be odd, got 4"),
         (
             ("stages.3.blocks.0.start_kernel=null", "stages.3.blocks.0.kernel=null"),
             "stride 2 needs a depthwise convolution",

@@ -90,7 +90,7 @@ def test_a_mistake_breaks_parity(timm: ModuleType, mistake) -> None:
     [
         ((), (2, 64), "has a kernel of 7×7 and padding 2, but a 2×64 map arrives"),
         (("stem.padding=7",), None, "padding 7 would make positions of nothing but zeros: kernel is 7"),
-        (("stages.0.kernel=4",), None, "kernel must be odd, got 4"),
+        (("stages.0.kernel=4",), None, "kernel of poolformer: must be odd, got 4"),
     ],
 )
 def test_what_cannot_be(settings: tuple[str, ...], size: tuple[int, int] | None, text: str) -> None:

@@ -67,7 +67,7 @@ def test_a_mistake_breaks_parity(timm: ModuleType, mistake) -> None:
 
 @pytest.mark.parametrize(
     ("setting", "text"),
-    [("stages.0.reduction=3", "reduction 3 does not divide width 256"), ("stages.1.kernel=4", "kernel must be odd")],
+    [("stages.0.reduction=3", "reduction 3 does not divide width 256"), ("stages.1.kernel=4", "kernel of bottleneck: must be odd, got 4")],
 )
 def test_what_cannot_be(setting: str, text: str) -> None:
     with pytest.raises(SpecError, match=text):

@@ -100,7 +100,7 @@ def test_stride_and_width_of_a_stage_go_to_its_downsample_or_else_to_its_first_b
          ["50: expansion of ffn expects a number above 0 and at most 64, got true"]),
         ("depth: 2, width: 16, block: ffn, expansion: null",
          ["50: expansion of ffn expects a number above 0 and at most 64, got null"]),
-        ("depth: 2, width: 16, block: ffn, kernel: 4", ["47: kernel must be odd, got 4 (block ffn)"]),
+        ("depth: 2, width: 16, block: ffn, kernel: 4", ["47: kernel of ffn: must be odd, got 4"]),
         ("depth: 2, width: 16, block: ffn, kernel: [3, 65]", ["51: kernel of ffn expects a whole number from 1 to 63, got 65"]),
         ("depth: 2, width: 16, block: ffn, act: gleu",
          ["44: unknown act 'gleu' — did you mean 'gelu'? one of: relu, relu6, gelu, gelu_tanh, silu, hardswish, none"]),

@@ -47,6 +47,20 @@ def field_docs(kind: type[Any]) -> dict[str, FieldDoc]:
 
 
 def _described(hint: Any) -> tuple[str, tuple[str, ...], str]:
+    """What a field takes in words, its choices, and its meaning; the outermost description counts."""
+    hint, bounds, meaning = _unwrapped(hint)
+    parts = []
+    for part in get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,):
+        bare, inner, described = _unwrapped(part)
+        parts.append(bare)
+        bounds, meaning = inner | bounds, meaning or described
+    words = [_words(part, bounds) for part in parts if part is not NoneType]
+    choices = tuple(str(c) for part in parts if get_origin(part) is Literal for c in get_args(part))
+    return " or ".join(words) + (", or null" if NoneType in parts else ""), choices, meaning
+
+
+def _unwrapped(hint: Any) -> tuple[Any, dict[str, Any], str]:
+    """What an annotation is about, its limits and its description."""
     bounds: dict[str, Any] = {}
     meaning = ""
     if get_origin(hint) is Annotated:
@@ -56,10 +70,7 @@ def _described(hint: Any) -> tuple[str, tuple[str, ...], str]:
                 meaning = note.description or meaning
                 for limit in note.metadata:
                     bounds.update({k: getattr(limit, k) for k in ("gt", "ge", "lt", "le") if hasattr(limit, k)})
-    parts = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
-    words = [_words(part, bounds) for part in parts if part is not NoneType]
-    choices = tuple(str(c) for part in parts if get_origin(part) is Literal for c in get_args(part))
-    return " or ".join(words) + (", or null" if NoneType in parts else ""), choices, meaning
+    return hint, bounds, meaning
 
 
 def _words(hint: Any, bounds: dict[str, Any]) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field
 
 from vitscope.errors import ShapeError
 from vitscope.spec.shape import Feature, FeatureShape
@@ -17,6 +17,14 @@ from vitscope.spec.shape import Feature, FeatureShape
 Role = Literal["stem", "downsample", "block", "head"]
 Act = Literal["relu", "relu6", "gelu", "gelu_tanh", "silu", "hardswish", "none"]
 Norm = Literal["bn", "gn", "ln", "none"]
+
+
+def _odd(side: int) -> int:
+    """An even kernel would need a padding that is not symmetric."""
+    if side % 2 == 0:
+        raise ValueError(f"must be odd, got {side}")
+    return side
+
 
 MAX_PAIRS = 1 << 26  # of query and key positions, each with an index into the table of attention biases
 
@@ -32,6 +40,7 @@ Kernel = Annotated[
         description="side of the depthwise or spatial kernel, odd",
         json_schema_extra={"not": {"multipleOf": 2}},
     ),
+    AfterValidator(_odd),
 ]
 Stride = Annotated[int, Field(strict=True, ge=1, le=16, description="spatial stride")]
 NumHeads = Annotated[int, Field(strict=True, ge=1, le=256, description="attention heads")]
@@ -50,6 +59,7 @@ LayerScale = Annotated[
     float | None,
     Field(strict=True, ge=0, le=10, description="initial per-channel gain of a residual branch; null for no gain"),
 ]
+Dropout = Annotated[float, Field(strict=True, ge=0, lt=1, description="probability of dropping a channel in training")]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,10 +92,23 @@ def need_map(kind: str, x: FeatureShape) -> None:
         raise ShapeError(f"{kind} needs a feature map, but the block before it puts out tokens")
 
 
-def odd(name: str, value: int) -> None:
-    """Refuse an even kernel: its padding would not be symmetric."""
-    if value % 2 == 0:
-        raise ValueError(f"{name} must be odd, got {value}")
+def same_map(kind: str, x: FeatureShape, expansion: float) -> FeatureShape:
+    """The map that arrives, which leaves as it came; inside, its channels are expanded."""
+    need_map(kind, x)
+    hidden_channels(x.channels, expansion)
+    return x
+
+
+def need_heads(num_heads: int, channels: int) -> None:
+    """Refuse heads that the channels cannot be shared out among."""
+    if channels % num_heads:
+        raise ShapeError(f"{num_heads} heads do not divide {channels} channels")
+
+
+def need_head_dim(head_dim: int, channels: int) -> None:
+    """Refuse heads whose channels do not add up to all of them."""
+    if channels % head_dim:
+        raise ShapeError(f"heads of head_dim {head_dim} do not divide {channels} channels")
 
 
 def need_pairs(queries: int, keys: int) -> None:

@@ -18,9 +18,8 @@ from vitscope.spec.grammar import (
     Role,
     Stride,
     Width,
-    hidden_channels,
     need_map,
-    odd,
+    same_map,
 )
 from vitscope.spec.shape import FeatureShape
 
@@ -103,13 +102,8 @@ class ConvNextBlock(BlockSpec):
     norm_eps: NormEps = 1e-6
     layer_scale_init: LayerScale = 1e-6
 
-    def __post_init__(self) -> None:
-        odd("kernel", self.kernel)
-
     def out_shape(self, x: FeatureShape) -> FeatureShape:
-        need_map(self.kind, x)
-        hidden_channels(x.channels, self.expansion)
-        return x
+        return same_map(self.kind, x, self.expansion)
 
 
 KINDS: tuple[type[BlockSpec], ...] = (PatchStem, NormConv, ConvNextBlock)

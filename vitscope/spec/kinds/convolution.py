@@ -22,7 +22,6 @@ from vitscope.spec.grammar import (
     Width,
     hidden_channels,
     need_map,
-    odd,
 )
 from vitscope.spec.shape import FeatureShape
 
@@ -62,7 +61,6 @@ class ConvStem(BlockSpec):
     last_act: Annotated[bool, Field(strict=True, description="activation after the last convolution as well")] = True
 
     def __post_init__(self) -> None:
-        odd("kernel", self.kernel)
         if self.width % 2 ** (self.depth - 1):
             raise ValueError(
                 f"width {self.width} cannot be halved {self.depth - 1} times for a stem of depth {self.depth}"
@@ -94,9 +92,6 @@ class ConvDownsample(BlockSpec):
     norm_eps: NormEps = 1e-5
     bias: Bias = True
 
-    def __post_init__(self) -> None:
-        odd("kernel", self.kernel)
-
     def out_shape(self, x: FeatureShape) -> FeatureShape:
         need_map(self.kind, x)
         return x.strided(self.width, self.stride)
@@ -115,9 +110,6 @@ class Separable(BlockSpec):
     norm: NormField = "bn"
     norm_eps: NormEps = 1e-5
     bias: Bias = False
-
-    def __post_init__(self) -> None:
-        odd("kernel", self.kernel)
 
     def out_shape(self, x: FeatureShape) -> FeatureShape:
         need_map(self.kind, x)
@@ -154,9 +146,6 @@ class InvertedResidual(BlockSpec):
     fewer_norm: Annotated[
         bool, Field(strict=True, description="no norm but a bias after every convolution before the last")
     ] = False
-
-    def __post_init__(self) -> None:
-        odd("kernel", self.kernel)
 
     def hidden_of(self, in_channels: int) -> int:
         """Channels of the depthwise convolution."""
@@ -201,17 +190,13 @@ class FusedInvertedResidual(BlockSpec):
     width: Width
     expansion: Expansion = 4.0
     kernel: Kernel = 3
-    project_kernel: Annotated[int, Field(strict=True, ge=1, le=63, description="side of the projection, odd")] = 1
+    project_kernel: Annotated[Kernel, Field(description="side of the projection, odd")] = 1
     project_act: Annotated[Act, Field(description="activation after the projection")] = "none"
     stride: Stride = 1
     act: ActField = "silu"
     norm: NormField = "bn"
     norm_eps: NormEps = 1e-5
     bias: Bias = False
-
-    def __post_init__(self) -> None:
-        odd("kernel", self.kernel)
-        odd("project_kernel", self.project_kernel)
 
     def out_shape(self, x: FeatureShape) -> FeatureShape:
         need_map(self.kind, x)

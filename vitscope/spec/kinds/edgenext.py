@@ -16,6 +16,7 @@ from vitscope.spec.grammar import (
     NormEps,
     NumHeads,
     hidden_channels,
+    need_heads,
     need_map,
 )
 from vitscope.spec.shape import FeatureShape
@@ -57,8 +58,7 @@ class Sdta(BlockSpec):
 
     def out_shape(self, x: FeatureShape) -> FeatureShape:
         need_map(self.kind, x)
-        if x.channels % self.num_heads:
-            raise ShapeError(f"{self.num_heads} heads do not divide {x.channels} channels")
+        need_heads(self.num_heads, x.channels)
         if split_channels(x.channels, self.num_splits)[-1] < 1:
             size = -(-x.channels // self.num_splits)
             raise ShapeError(f"{self.num_splits} splits of {size} leave none of the {x.channels} channels for the last")

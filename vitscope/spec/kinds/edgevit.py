@@ -20,9 +20,9 @@ from vitscope.spec.grammar import (
     Stride,
     Width,
     hidden_channels,
+    need_heads,
     need_map,
     need_pairs,
-    odd,
 )
 from vitscope.spec.kinds.convnext import patches
 from vitscope.spec.shape import FeatureShape
@@ -61,7 +61,7 @@ class EdgeVit(BlockSpec):
     ]
     kernel: Kernel = 5
     position_kernel: Annotated[
-        int, Field(strict=True, ge=1, le=63, description="side of the depthwise kernel that encodes positions, odd")
+        Kernel, Field(description="side of the depthwise kernel that encodes positions, odd")
     ] = 3
     expansion: Expansion = 4.0
     act: ActField = "gelu"
@@ -70,14 +70,9 @@ class EdgeVit(BlockSpec):
         float, Field(strict=True, gt=0, lt=1, description="epsilon of the LayerNorm after local propagation")
     ] = 1e-5
 
-    def __post_init__(self) -> None:
-        odd("kernel", self.kernel)
-        odd("position_kernel", self.position_kernel)
-
     def out_shape(self, x: FeatureShape) -> FeatureShape:
         need_map(self.kind, x)
-        if x.channels % self.num_heads:
-            raise ShapeError(f"{self.num_heads} heads do not divide {x.channels} channels")
+        need_heads(self.num_heads, x.channels)
         if x.height % self.sample_rate or x.width % self.sample_rate:
             raise ShapeError(
                 f"sample_rate {self.sample_rate} does not divide the {x.height}×{x.width} map that arrives"

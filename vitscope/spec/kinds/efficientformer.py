@@ -25,7 +25,7 @@ from vitscope.spec.grammar import (
     hidden_channels,
     need_map,
     need_pairs,
-    odd,
+    same_map,
 )
 from vitscope.spec.shape import FeatureShape
 
@@ -46,13 +46,8 @@ class Ffn(BlockSpec):
     norm_eps: NormEps = 1e-5
     layer_scale_init: LayerScale = 1e-5
 
-    def __post_init__(self) -> None:
-        odd("kernel", self.kernel)
-
     def out_shape(self, x: FeatureShape) -> FeatureShape:
-        need_map(self.kind, x)
-        hidden_channels(x.channels, self.expansion)
-        return x
+        return same_map(self.kind, x, self.expansion)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,13 +107,8 @@ class Mb4d(BlockSpec):
     norm_eps: NormEps = 1e-5
     layer_scale_init: LayerScale = 1e-5
 
-    def __post_init__(self) -> None:
-        odd("kernel", self.kernel)
-
     def out_shape(self, x: FeatureShape) -> FeatureShape:
-        need_map(self.kind, x)
-        hidden_channels(x.channels, self.expansion)
-        return x
+        return same_map(self.kind, x, self.expansion)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

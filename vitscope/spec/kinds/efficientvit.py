@@ -7,7 +7,6 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from vitscope.errors import ShapeError
 from vitscope.spec.grammar import (
     ActField,
     BlockSpec,
@@ -20,8 +19,8 @@ from vitscope.spec.grammar import (
     Role,
     Width,
     hidden_channels,
+    need_head_dim,
     need_map,
-    odd,
 )
 from vitscope.spec.shape import FeatureShape
 
@@ -38,9 +37,7 @@ class EfficientVit(BlockSpec):
     kind: ClassVar[str] = "efficientvit"
     source: ClassVar[str] = f"{PAPER}, Section 3.1"
     head_dim: HeadDim = 16
-    scale: Annotated[
-        int, Field(strict=True, ge=1, le=63, description="side of the neighbourhood of the second scale")
-    ] = 5
+    scale: Annotated[Kernel, Field(description="side of the neighbourhood of the second scale")] = 5
     expansion: Expansion = 4.0
     kernel: Kernel = 3
     act: ActField = "hardswish"
@@ -50,14 +47,9 @@ class EfficientVit(BlockSpec):
         float, Field(strict=True, gt=0, lt=1, description="added to the denominator of the attention")
     ] = 1e-5
 
-    def __post_init__(self) -> None:
-        odd("kernel", self.kernel)
-        odd("scale", self.scale)
-
     def out_shape(self, x: FeatureShape) -> FeatureShape:
         need_map(self.kind, x)
-        if x.channels % self.head_dim:
-            raise ShapeError(f"heads of head_dim {self.head_dim} do not divide {x.channels} channels")
+        need_head_dim(self.head_dim, x.channels)
         hidden_channels(x.channels, self.expansion)
         return x
 

@@ -21,10 +21,10 @@ from vitscope.spec.grammar import (
     SeRatio,
     Stride,
     Width,
-    hidden_channels,
+    need_head_dim,
     need_map,
     need_pairs,
-    odd,
+    same_map,
     squeezed_channels,
 )
 from vitscope.spec.shape import FeatureShape
@@ -42,13 +42,8 @@ class ConvFfn(BlockSpec):
     norm_eps: NormEps = 1e-5
     layer_scale_init: LayerScale = 1e-5
 
-    def __post_init__(self) -> None:
-        odd("ffn_kernel", self.ffn_kernel)
-
     def out_shape(self, x: FeatureShape) -> FeatureShape:
-        need_map(self.kind, x)
-        hidden_channels(x.channels, self.expansion)
-        return x
+        return same_map(self.kind, x, self.expansion)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,10 +53,6 @@ class RepMixer(ConvFfn):
     kind: ClassVar[str] = "repmixer"
     source: ClassVar[str] = f"{PAPER}, Section 3.2.1 and Figure 2"
     kernel: Kernel = 3
-
-    def __post_init__(self) -> None:
-        ConvFfn.__post_init__(self)
-        odd("kernel", self.kernel)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,8 +65,7 @@ class FastVitAttention(ConvFfn):
 
     def out_shape(self, x: FeatureShape) -> FeatureShape:
         y = ConvFfn.out_shape(self, x)
-        if x.channels % self.head_dim:
-            raise ShapeError(f"head_dim {self.head_dim} does not divide {x.channels} channels")
+        need_head_dim(self.head_dim, x.channels)
         need_pairs(x.height * x.width, x.height * x.width)
         return y
 
@@ -95,16 +85,12 @@ class LargeKernelDownsample(BlockSpec):
     kernel: Kernel = 7
     small_kernel: Kernel = 3
     position_kernel: Annotated[
-        int | None, Field(strict=True, ge=1, le=63, description="side of the position encoding, odd; null for none")
+        Kernel | None, Field(description="side of the position encoding, odd; null for none")
     ] = None
     act: ActField = "gelu"
     norm_eps: NormEps = 1e-5
 
     def __post_init__(self) -> None:
-        odd("kernel", self.kernel)
-        odd("small_kernel", self.small_kernel)
-        if self.position_kernel is not None:
-            odd("position_kernel", self.position_kernel)
         if self.small_kernel >= self.kernel:
             raise ValueError(f"small_kernel {self.small_kernel} is not smaller than kernel {self.kernel}")
 
@@ -130,9 +116,6 @@ class GatedConvClassifier(BlockSpec):
     se_ratio: SeRatio = 0.0625
     act: ActField = "gelu"
     norm_eps: NormEps = 1e-5
-
-    def __post_init__(self) -> None:
-        odd("kernel", self.kernel)
 
     def out_shape(self, x: FeatureShape) -> FeatureShape:
         need_map(self.kind, x)

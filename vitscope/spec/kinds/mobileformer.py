@@ -21,7 +21,6 @@ from vitscope.spec.grammar import (
     Width,
     hidden_channels,
     need_map,
-    odd,
 )
 from vitscope.spec.shape import FeatureShape
 
@@ -52,7 +51,6 @@ class LiteBottleneck(BlockSpec):
     norm_eps: NormEps = 1e-5
 
     def __post_init__(self) -> None:
-        odd("kernel", self.kernel)
         if self.expansion != int(self.expansion):
             raise ValueError(f"expansion {self.expansion:g} of a depthwise convolution must be a whole number")
 
@@ -105,7 +103,6 @@ class MobileFormer(BlockSpec):
     norm_eps: NormEps = 1e-5
 
     def __post_init__(self) -> None:
-        odd("kernel", self.kernel)
         if self.stride > 1 and (self.expansion % 1 or self.inner_expansion % 1):
             raise ValueError("expansion and inner_expansion of depthwise convolutions must be whole numbers")
 

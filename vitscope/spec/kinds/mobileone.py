@@ -17,7 +17,6 @@ from vitscope.spec.grammar import (
     Stride,
     Width,
     need_map,
-    odd,
     squeezed_channels,
 )
 from vitscope.spec.shape import FeatureShape
@@ -43,9 +42,6 @@ class MobileOneStem(BlockSpec):
     act: ActField = "relu"
     norm_eps: NormEps = 1e-5
 
-    def __post_init__(self) -> None:
-        odd("kernel", self.kernel)
-
     def out_shape(self, x: FeatureShape) -> FeatureShape:
         need_map(self.kind, x)
         for _ in range(self.depth):
@@ -66,9 +62,6 @@ class MobileOneBlock(BlockSpec):
     se_ratio: SeRatio = None
     act: ActField = "relu"
     norm_eps: NormEps = 1e-5
-
-    def __post_init__(self) -> None:
-        odd("kernel", self.kernel)
 
     def out_shape(self, x: FeatureShape) -> FeatureShape:
         need_map(self.kind, x)

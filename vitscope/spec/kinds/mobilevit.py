@@ -18,7 +18,6 @@ from vitscope.spec.grammar import (
     NumHeads,
     hidden_channels,
     need_map,
-    odd,
 )
 from vitscope.spec.shape import FeatureShape
 
@@ -61,7 +60,6 @@ class MobileVit(BlockSpec):
     norm_eps: NormEps = 1e-5
 
     def __post_init__(self) -> None:
-        odd("kernel", self.kernel)
         if self.dim % self.num_heads:
             raise ValueError(f"{self.num_heads} heads do not divide the {self.dim} channels of dim")
         hidden_channels(self.dim, self.expansion)
@@ -88,9 +86,6 @@ class MobileVitV2(BlockSpec):
     act: ActField = "silu"
     norm: NormField = "bn"
     norm_eps: NormEps = 1e-5
-
-    def __post_init__(self) -> None:
-        odd("kernel", self.kernel)
 
     def dim(self, in_channels: int) -> int:
         """Width of the tokens: int(in · dim_ratio)."""

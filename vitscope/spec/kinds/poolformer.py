@@ -13,9 +13,7 @@ from vitscope.spec.grammar import (
     LayerScale,
     NormEps,
     NormField,
-    hidden_channels,
-    need_map,
-    odd,
+    same_map,
 )
 from vitscope.spec.shape import FeatureShape
 
@@ -33,13 +31,8 @@ class PoolFormer(BlockSpec):
     norm_eps: NormEps = 1e-5
     layer_scale_init: LayerScale = 1e-5
 
-    def __post_init__(self) -> None:
-        odd("kernel", self.kernel)
-
     def out_shape(self, x: FeatureShape) -> FeatureShape:
-        need_map(self.kind, x)
-        hidden_channels(x.channels, self.expansion)
-        return x
+        return same_map(self.kind, x, self.expansion)
 
 
 KINDS = (PoolFormer,)

@@ -17,7 +17,7 @@ from vitscope.spec.grammar import (
     Width,
     hidden_channels,
     need_map,
-    odd,
+    same_map,
 )
 from vitscope.spec.kinds.convolution import round_channels
 from vitscope.spec.shape import FeatureShape
@@ -38,17 +38,12 @@ class RepVitBlock(BlockSpec):
     act: ActField = "gelu"
     norm_eps: NormEps = 1e-5
 
-    def __post_init__(self) -> None:
-        odd("kernel", self.kernel)
-
     def squeezed_of(self, channels: int) -> int | None:
         """Channels inside squeeze-excite, None without it."""
         return None if self.se_ratio is None else round_channels(channels * self.se_ratio, SE_MULTIPLE)
 
     def out_shape(self, x: FeatureShape) -> FeatureShape:
-        need_map(self.kind, x)
-        hidden_channels(x.channels, self.expansion)
-        return x
+        return same_map(self.kind, x, self.expansion)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,9 +59,6 @@ class RepVitDownsample(BlockSpec):
     expansion: Expansion = 2.0
     act: ActField = "gelu"
     norm_eps: NormEps = 1e-5
-
-    def __post_init__(self) -> None:
-        odd("kernel", self.kernel)
 
     def out_shape(self, x: FeatureShape) -> FeatureShape:
         need_map(self.kind, x)

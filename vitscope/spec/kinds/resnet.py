@@ -17,7 +17,6 @@ from vitscope.spec.grammar import (
     Stride,
     Width,
     need_map,
-    odd,
 )
 from vitscope.spec.shape import FeatureShape
 
@@ -34,9 +33,6 @@ class PoolStem(BlockSpec):
     act: ActField = "relu"
     norm: NormField = "bn"
     norm_eps: NormEps = 1e-5
-
-    def __post_init__(self) -> None:
-        odd("kernel", self.kernel)
 
     def out_shape(self, x: FeatureShape) -> FeatureShape:
         need_map(self.kind, x)
@@ -61,7 +57,6 @@ class Bottleneck(BlockSpec):
     norm_eps: NormEps = 1e-5
 
     def __post_init__(self) -> None:
-        odd("kernel", self.kernel)
         if self.width % self.reduction:
             raise ValueError(f"reduction {self.reduction} does not divide width {self.width}")
 

@@ -12,6 +12,7 @@ from vitscope.spec.grammar import (
     ActField,
     BlockSpec,
     Classes,
+    Dropout,
     Expansion,
     Kernel,
     NormEps,
@@ -19,8 +20,8 @@ from vitscope.spec.grammar import (
     Role,
     Width,
     hidden_channels,
+    need_heads,
     need_map,
-    odd,
 )
 from vitscope.spec.shape import FeatureShape
 
@@ -64,13 +65,9 @@ class SegFormer(BlockSpec):
         float, Field(strict=True, gt=0, lt=1, description="epsilon of the LayerNorm on the reduced map")
     ] = 1e-5
 
-    def __post_init__(self) -> None:
-        odd("kernel", self.kernel)
-
     def out_shape(self, x: FeatureShape) -> FeatureShape:
         need_map(self.kind, x)
-        if x.channels % self.num_heads:
-            raise ShapeError(f"{self.num_heads} heads do not divide {x.channels} channels")
+        need_heads(self.num_heads, x.channels)
         if min(x.height, x.width) < self.reduction:
             raise ShapeError(f"reduction {self.reduction} leaves nothing of the {x.height}×{x.width} map that arrives")
         hidden_channels(x.channels, self.expansion)
@@ -91,9 +88,7 @@ class SegFormerHead(BlockSpec):
     classes: Classes = 150
     act: ActField = "relu"
     norm_eps: NormEps = 1e-5
-    dropout: Annotated[
-        float, Field(strict=True, ge=0, lt=1, description="probability of dropping a channel in training")
-    ] = 0.1
+    dropout: Dropout = 0.1
 
     @property
     def taps(self) -> tuple[int, ...]:

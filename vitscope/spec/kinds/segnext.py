@@ -11,15 +11,15 @@ from vitscope.spec.grammar import (
     ActField,
     BlockSpec,
     Classes,
+    Dropout,
     Expansion,
     Kernel,
     LayerScale,
     NormEps,
     Role,
     Width,
-    hidden_channels,
     need_map,
-    odd,
+    same_map,
 )
 from vitscope.spec.shape import FeatureShape
 
@@ -42,13 +42,8 @@ class SegNext(BlockSpec):
     norm_eps: NormEps = 1e-5
     layer_scale_init: LayerScale = 1e-2
 
-    def __post_init__(self) -> None:
-        odd("kernel", self.kernel)
-
     def out_shape(self, x: FeatureShape) -> FeatureShape:
-        need_map(self.kind, x)
-        hidden_channels(x.channels, self.expansion)
-        return x
+        return same_map(self.kind, x, self.expansion)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,9 +65,7 @@ class LightHam(BlockSpec):
     classes: Classes = 150
     act: ActField = "relu"
     norm_eps: NormEps = 1e-5
-    dropout: Annotated[
-        float, Field(strict=True, ge=0, lt=1, description="probability of dropping a channel in training")
-    ] = 0.1
+    dropout: Dropout = 0.1
 
     def __post_init__(self) -> None:
         if self.width % self.groups:

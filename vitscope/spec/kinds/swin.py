@@ -8,7 +8,13 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from vitscope.errors import ShapeError
-from vitscope.spec.grammar import BlockSpec, NormEps, Role, Width, need_pairs
+from vitscope.spec.grammar import (
+    BlockSpec,
+    NormEps,
+    Role,
+    Width,
+    need_pairs,
+)
 from vitscope.spec.kinds.vit import Transformer
 from vitscope.spec.shape import FeatureShape
 

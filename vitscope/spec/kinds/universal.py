@@ -11,12 +11,12 @@ from vitscope.spec.grammar import (
     ActField,
     BlockSpec,
     Expansion,
+    Kernel,
     NormEps,
     NormField,
     Stride,
     Width,
     need_map,
-    odd,
 )
 from vitscope.spec.kinds.convolution import round_channels
 from vitscope.spec.shape import FeatureShape
@@ -36,12 +36,8 @@ class UniversalInvertedBottleneck(BlockSpec):
     kind: ClassVar[str] = "uib"
     source: ClassVar[str] = SOURCE
     width: Width
-    start_kernel: Annotated[
-        int | None, Field(strict=True, ge=1, le=63, description="depthwise before expansion, odd; null for none")
-    ] = None
-    kernel: Annotated[
-        int | None, Field(strict=True, ge=1, le=63, description="depthwise between the 1×1s, odd; null for none")
-    ] = None
+    start_kernel: Annotated[Kernel | None, Field(description="depthwise before expansion, odd; null for none")] = None
+    kernel: Annotated[Kernel | None, Field(description="depthwise between the 1×1s, odd; null for none")] = None
     expansion: Expansion = 4.0
     stride: Stride = 1
     act: ActField = "relu"
@@ -49,9 +45,6 @@ class UniversalInvertedBottleneck(BlockSpec):
     norm_eps: NormEps = 1e-5
 
     def __post_init__(self) -> None:
-        for name in ("start_kernel", "kernel"):
-            if (side := getattr(self, name)) is not None:
-                odd(name, side)
         if self.stride > 1 and self.start_kernel is None and self.kernel is None:
             raise ValueError(f"stride {self.stride} needs a depthwise convolution: give kernel or start_kernel")
 

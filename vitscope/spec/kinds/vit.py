@@ -17,6 +17,7 @@ from vitscope.spec.grammar import (
     Role,
     Width,
     hidden_channels,
+    need_heads,
     need_pairs,
 )
 from vitscope.spec.kinds.convnext import patches
@@ -69,8 +70,7 @@ class Transformer(BlockSpec):
         """Raise ShapeError unless tokens arrive whose channels the heads divide."""
         if not x.tokens:
             raise ShapeError(f"{self.kind} needs tokens, but the block before it puts out a {x} map")
-        if x.channels % self.num_heads:
-            raise ShapeError(f"{self.num_heads} heads do not divide {x.channels} channels")
+        need_heads(self.num_heads, x.channels)
         hidden_channels(x.channels, self.expansion)
 
     def out_shape(self, x: FeatureShape) -> FeatureShape:
