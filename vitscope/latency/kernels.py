@@ -61,7 +61,9 @@ def lower(graph: Graph, rules: FusionRules) -> tuple[Kernel, ...]:
         found = readers.get(value, [])
         return found[0] if len(found) == 1 and value not in kept else None
 
-    for order, node in enumerate(nodes):
+    nodes.reverse()
+    while nodes:
+        node = nodes.pop()
         before = [stands_for[value] for value in node.reads if value in stands_for]
         reads = dict(node.reads)
         for absorbed in before:
@@ -71,17 +73,23 @@ def lower(graph: Graph, rules: FusionRules) -> tuple[Kernel, ...]:
         host = _host(node, reads, maker, only_reader, rules)
         if rules.attention == "pattern" and (parts := _attention(node, reads, maker, only_reader)):
             kernels = [draft for draft in kernels if draft not in parts]
-            draft = _attending(parts, node, reads, order)
+            draft = _attending(parts, node, reads, max(part.order for part in parts) + 1)
             kernels.append(draft)
         elif host is not None:
             draft, how = host
             draft.absorb(node, reads, how)
-        elif (reader := only_reader(node.write)) and _joins_reader(node, reader, rules):
+        elif node.parts:
+            for part in node.parts:
+                for value in part.reads:
+                    readers[value] = [*(r for r in readers.get(value, []) if r is not node), part]
+            nodes += reversed(node.parts)
+            continue
+        elif _joins_reader(node, only_reader, rules):
             node.reads = reads
             stands_for[node.write] = node
             continue
         else:
-            draft = _Draft(node, reads, order)
+            draft = _Draft(node, reads, kernels[-1].order + 1 if kernels else 0)
             draft.scopes += [absorbed.scope for absorbed in before]
             kernels.append(draft)
         maker[node.write] = draft
@@ -159,11 +167,20 @@ def _host(
     return None
 
 
-def _joins_reader(node: Node, reader: Node, rules: FusionRules) -> bool:
-    """Whether `node` runs at the front of its only reader. A sum does with both its operands, all else has one."""
-    if len(node.reads) != 1 and node.joins[:1] != ("sum",):
+def _joins_reader(node: Node, only_reader: _OnlyReader, rules: FusionRules) -> bool:
+    """Whether `node` runs at the front of its only reader, or at the front of what that does.
+
+    A sum does with both its operands, all else has one.
+    """
+    reader = only_reader(node.write)
+    if reader is None or not node.joins or (len(node.reads) != 1 and node.joins[0] != "sum"):
         return False
-    return any(rules.is_prologue(name, reader.kind) for name in node.joins)
+    if any(rules.is_prologue(name, reader.kind) for name in node.joins):
+        return True
+    last = only_reader(reader.write)
+    if last is None or not any(rules.is_prologue(name, last.kind, through=True) for name in node.joins):
+        return False
+    return _joins_reader(reader, only_reader, rules)
 
 
 def _attention(

@@ -30,6 +30,7 @@ Order = tuple[int, ...]
 PLAIN: Order = ()
 CHANNELS_LAST: Order = (0, 2, 3, 1)
 BLOCKED: Order = (-1, 0, 1, 2, 3)
+_IMAGE = 4  # an input of so few channels is an image, which comes as the network has it
 _ANY: Order = (-2,)  # a map that enters the graph: it lies as its first reader wants it
 
 
@@ -51,6 +52,7 @@ class Node:
     channels: int = 1  # constants of at most this many elements fold into its weights
     has_bias: bool = False
     maker: str = ""  # of a change of layout: the module whose result it turns
+    parts: tuple[Node, ...] = ()  # what runs in its place where it joins no kernel
 
 
 class Nodes:
@@ -68,7 +70,7 @@ class Nodes:
         if self.layout is not None:
             for i in graph.inputs:
                 shape = graph.tensors[i].shape
-                if len(shape) == 4 and shape[1] > self.layout.image:
+                if len(shape) == 4 and shape[1] > _IMAGE:
                     self._order[i] = _ANY
 
     def value(self, tensor: int) -> int:
@@ -103,7 +105,7 @@ class Nodes:
                     self._assign(out)
                 continue
             name = base_name(op)
-            if kind == "view" or op.op in _CASTS or (name in _CLONES and self.rules.permute == "copy"):
+            if kind == "view" or op.op in _CASTS or (name in _CLONES and self.rules.permute != "free"):
                 self._view(op, name)
             elif op.op.startswith(_ATTENTION):
                 self._attention(op)
@@ -117,16 +119,19 @@ class Nodes:
     def _view(self, op: OpRecord, name: str) -> None:
         """An operation that only says how to read memory: free, or a copy where the runtime moves data for it."""
         source = op.inputs[0]
-        if self.rules.slice == "copy" and name in _SLICES | _SELECTS and self._shortens(op):
-            self._slice(op, name)
-            return
+        if name in _SLICES | _SELECTS and self._shortens(op):
+            if self.rules.permute == "early" and self._order.get(source, PLAIN) not in (PLAIN, _ANY):
+                self._settle(source, op.scope)
+            if self._is_written(op, name):
+                self._slice(op, name)
+                return
         order = self._order.get(source, PLAIN)
         if order is PLAIN and self.rules.permute == "free":
             for out in op.outputs:
                 self._value[out] = self.value(source)
             return
         rank = len(self.graph.tensors[source].shape)
-        if name in _PERMUTES and self.rules.permute == "copy":
+        if name in _PERMUTES and self.rules.permute != "free":
             self._moved_in.setdefault(op.outputs[0], op.scope)
             if order == _ANY:
                 order = PLAIN
@@ -138,6 +143,9 @@ class Nodes:
             dim = op.attr("dim", 0)
             axis = dim % rank if isinstance(dim, int) else 0
             self._alias(op, tuple(a - (a > axis) for a in order if a != axis))
+        elif self._is_swapped(source) and self._keeps_matrices(op):
+            rank = len(self.graph.tensors[op.outputs[0]].shape)
+            self._alias(op, (*range(rank - 2), rank - 1, rank - 2))
         else:  # a reshape and its like: reads memory as it is numbered
             value = self._as(source, PLAIN, op.scope)
             for out in op.outputs:
@@ -163,6 +171,25 @@ class Nodes:
         """Whether a slice leaves something out; one of a whole axis is no work."""
         return self.graph.tensors[op.outputs[0]].numel < self.graph.tensors[op.inputs[0]].numel
 
+    def _is_written(self, op: OpRecord, name: str) -> bool:
+        """Whether the runtime writes out the parts that `op` cuts."""
+        if self.rules.slice != "strided":
+            return self.rules.slice != "free"
+        source = op.inputs[0]
+        shape, order = self.graph.tensors[source].shape, self._order.get(source, PLAIN)
+        if order[:1] in ((-1,), (-2,)):
+            return False
+        dim = op.attr("dim", 0)
+        axis = dim % len(shape) if isinstance(dim, int) else 0
+        outer = order or tuple(range(len(shape)))
+        return any(shape[a] > 1 for a in outer[: outer.index(axis)])
+
+    def _settle(self, tensor: int, scope: str) -> None:
+        """Write a permuted tensor out now, unless it lies in the layout of maps."""
+        if self.layout is None or self._order[tensor] != self.layout.order:
+            self._value[tensor] = self._as(tensor, PLAIN, scope)
+            self._order.pop(tensor, None)
+
     def _slice(self, op: OpRecord, name: str) -> None:
         """A slice that the runtime writes out; all parts of a split are one node."""
         source = op.inputs[0]
@@ -175,16 +202,20 @@ class Nodes:
             value = self.value(source)
         else:
             order = self._settled(source)
-            kept = order if name in _SLICES else PLAIN
-            value = self._as(source, kept if name in _SLICES else PLAIN, op.scope)
-        count = sum(self.graph.tensors[i].numel for i in op.outputs)
-        fresh = self._fresh()
-        for out in op.outputs:
-            self._value[out] = fresh
-            self._lay(out, kept)
-            if (moved := self._moved_in.get(source)) is not None:
-                self._moved_in.setdefault(out, moved)
-        self._emit(Node(name, op.scope, "copy", (), 0, {value: count}, 0, fresh, count, self._sizes(op.outputs[0])))
+            kept = order if name in _SLICES and order[:1] != (-1,) else PLAIN
+            value = self._as(source, kept, op.scope)
+        moved = self._moved_in.get(source)
+        groups = [(out,) for out in op.outputs] if self.rules.slice == "each" else [op.outputs]
+        for outputs in groups:
+            count = sum(self.graph.tensors[i].numel for i in outputs)
+            fresh = self._fresh()
+            for out in outputs:
+                self._value[out] = fresh
+                self._lay(out, kept)
+                if moved is not None:
+                    self._moved_in.setdefault(out, moved)
+            sizes = self._sizes(outputs[0])
+            self._emit(Node(name, op.scope, "copy", ("copy",), 0, {value: count}, 0, fresh, count, sizes))
 
     def _sizes(self, tensor: int) -> Geometry:
         shape = self.graph.tensors[tensor].shape
@@ -238,10 +269,11 @@ class Nodes:
         given = [i for i in op.inputs if i not in self.graph.constants]
         out = tensors[op.outputs[0]].shape
         layout = self.layout
-        if layout is not None and len(tensors[given[0]].shape) == 4 and layout.is_native(name, kind):
-            gives = layout.order if len(out) == 4 else PLAIN
-            image = layout.reads_image and tensors[given[0]].shape[1] <= layout.image
-            return (PLAIN if image else layout.order), gives
+        before = tensors[given[0]].shape
+        if layout is not None and len(before) == 4:
+            asked = layout.asks(name, _special(op, kind, before, out), before[1], out[1] if len(out) == 4 else 1, op)
+            if asked is not None:
+                return (layout.order if asked else PLAIN), (layout.order if len(out) == 4 else PLAIN)
         size = max(tensors[i].numel for i in given)
         full = [i for i in given if tensors[i].numel == size]
         orders = {self._order.get(i, PLAIN) for i in full}
@@ -256,7 +288,8 @@ class Nodes:
                     return _ANY, _ANY
             if len(orders) == 1 and kind in ("elementwise", "activation") and not broadcasts:
                 (order,) = orders
-                return order, order
+                if layout is None or order not in (layout.order, _ANY) or layout.is_follower(name, kind):
+                    return order, order
         return PLAIN, PLAIN
 
     # ---- work ----
@@ -296,9 +329,8 @@ class Nodes:
         )  # fmt: skip
         steps = rules.steps(label, len(graph.tensors[op.outputs[0]].shape))
         if steps:
-            self._steps(node, steps)
-        else:
-            self._emit(node)
+            node.parts = self._steps(node, steps)
+        self._emit(node)
 
     def _operand(self, tensor: int, want: Order, scope: str) -> int:
         if want == _ANY:
@@ -311,29 +343,38 @@ class Nodes:
         swapped = (*range(rank - 2), rank - 1, rank - 2)
         return rank >= 2 and _lies(self._order.get(tensor, PLAIN), swapped, self.graph.tensors[tensor].shape)
 
+    def _keeps_matrices(self, op: OpRecord) -> bool:
+        """Whether a view leaves the last two axes alone."""
+        before, after = (self.graph.tensors[i].shape for i in (op.inputs[0], op.outputs[0]))
+        return len(after) >= 2 and before[-2:] == after[-2:]
+
     def _emit(self, node: Node) -> None:
         self._pending.append(node)
 
-    def _steps(self, node: Node, steps: tuple[Step, ...]) -> None:
+    def _steps(self, node: Node, steps: tuple[Step, ...]) -> tuple[Node, ...]:
         """`node` as the kernels that a runtime without one for it runs; the last writes the result."""
         rows = max(prod(node.geometry.out_size) * node.geometry.batch, 1)
         if node.kind in ("norm", "softmax"):
             rows = max(node.writes // max(node.geometry.in_channels, 1), 1)
-        inside = {"rows": rows, "full": node.writes}
-        made: list[tuple[int, int]] = []
+        made: list[Node] = []
         for n, step in enumerate(steps):
             last = n == len(steps) - 1
-            writes = node.writes if last else inside[step.writes]
-            write = node.write if last else self._fresh()
+            writes = node.writes if last or step.writes == "full" else rows
             reads: dict[int, int] = {}
             for source in step.reads or (("input",) if not made else (len(made) - 1,)):
-                reads |= node.reads if source == "input" else dict([made[int(source)]])
+                if source == "input":
+                    reads |= node.reads
+                else:
+                    reads[made[int(source)].write] = made[int(source)].writes
             weights = node.weights // step.weights if step.weights else 0
-            joins: tuple[Fusable, ...] = ()
+            joins: tuple[Fusable, ...] = _BY_NAME.get(step.op, ())
             if step.kind == "elementwise":
-                joins = ("elementwise",) if len(reads) > 1 or not weights else ("scale", "elementwise")
-            self._emit(Node(step.op, node.scope, step.kind, joins, 0, reads, weights, write, writes, node.geometry))
-            made.append((write, writes))
+                constant = len(reads) == 1 and weights > 0
+                first: Fusable = "scale" if step.op == "mul" else "bias"
+                joins = (first, "elementwise") if constant else ("elementwise",)
+            write = node.write if last else self._fresh()
+            made.append(Node(step.op, node.scope, step.kind, joins, 0, reads, weights, write, writes, node.geometry))
+        return tuple(made)
 
     def _attention(self, op: OpRecord) -> None:
         """Fused attention: one kernel where the runtime has one, else the matmul, softmax and matmul that it is."""
@@ -364,6 +405,14 @@ class Nodes:
         reads = {second: scores, values[2]: v.numel}
         size = matmul_geometry(heads, t, s, e)
         self._emit(Node("matmul", op.scope, "matmul", (), scores * e, reads, 0, out, rows * e, size, s))
+
+
+def _special(op: OpRecord, kind: KernelKind, before: Shape, after: Shape) -> str:
+    """The kind of a kernel as a layout asks for it: transposed convolutions, and depthwise ones with several results a
+    channel, are not what their kind says."""
+    if op.attr("transposed"):
+        return "transposed"
+    return "grouped" if kind == "depthwise" and len(after) == 4 and after[1] != before[1] else kind
 
 
 def _axes(op: OpRecord, rank: int) -> Order:

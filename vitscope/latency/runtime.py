@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 
 from vitscope.cost.ops import FREE
 from vitscope.errors import UnavailableError
+from vitscope.graph.record import OpRecord
 from vitscope.latency.fields import Fields, read_yaml
 
 RUNTIMES = Path(__file__).parent / "runtimes"
@@ -20,12 +21,15 @@ Fusable = Literal[
     "sum", "elementwise", "layer_norm", "pad", "copy",
 ]  # fmt: skip
 How = Literal["fold", "fuse"]
+Permute = Literal["free", "copy", "early"]
+Slice = Literal["free", "copy", "each", "strided"]
 Attention = Literal["parts", "fused", "pattern"]
 
 KernelKind = Literal[
     "conv", "grouped", "depthwise", "pointwise", "linear", "matmul", "attention", "softmax", "norm", "activation",
     "elementwise", "pool", "resize", "reduce", "copy", "gather", "unknown",
 ]  # fmt: skip
+_CONVOLUTIONS = frozenset({"conv", "grouped", "depthwise", "pointwise"})
 _ORDERS: dict[str, tuple[int, ...]] = {"channels_last": (0, 2, 3, 1), "blocked": (-1, 0, 1, 2, 3)}
 
 
@@ -44,29 +48,47 @@ class Epilogue:
 
 @dataclass(frozen=True, slots=True)
 class Prologue:
-    """An operation `op` whose only reader is a kernel of a kind in `into` joins it."""
+    """An operation `op` whose only reader is a kernel of a kind in `into` joins it.
+
+    With `through` it does so also where another operation that joins the kernel stands between them.
+    """
 
     op: Fusable
     into: frozenset[KernelKind]
+    through: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
     """How maps (B, C, H, W) lie in memory. What is neither native nor a follower takes them as the network has them.
 
-    `native` kernels (kinds or aten names) ask for it and give it; a `follower` runs in it where its operands lie so, in
-    blocks only where all of them do. Inputs of at most `image` channels arrive as the network has them; a native kernel
-    with `reads_image` takes such a map as it is.
+    `native` kernels (kinds, aten names, or `transposed` for transposed convolutions) ask for it and give it; a `follower`
+    runs in it where its operands lie so, in blocks only where all of them do. `block`: channels of a block, 0 without.
     """
 
     order: tuple[int, ...]
     native: frozenset[str]
     followers: frozenset[str]
-    image: int
-    reads_image: bool
+    block: int
 
-    def is_native(self, name: str, kind: str) -> bool:
-        return kind in self.native or name in self.native
+    def asks(self, name: str, kind: str, in_channels: int, out_channels: int, op: OpRecord) -> bool | None:
+        """Whether a kernel asks for the layout (True) or only gives it (False); None where it does neither.
+
+        With blocks, a convolution of fewer channels than one block reads them as they come, and one in groups, but for
+        depthwise ones, must fill whole blocks.
+        """
+        if kind not in self.native and name not in self.native:
+            return None
+        if not self.block or kind not in _CONVOLUTIONS:
+            return True
+        if kind == "depthwise":
+            return True
+        if kind == "grouped":
+            groups = op.attr("groups", 1)
+            groups = groups if isinstance(groups, int) else 1
+            filled = (in_channels // groups) % self.block == 0 and (out_channels // groups) % self.block == 0
+            return True if filled else None
+        return in_channels >= self.block
 
     def is_follower(self, name: str, kind: str) -> bool:
         return kind in self.followers or name in self.followers
@@ -99,7 +121,9 @@ class Decomposition:
 class FusionRules:
     """Which operations of a graph one kernel of this runtime holds, and what it adds to them.
 
-    `permute` and `slice` say whether a transposed or shortened tensor is written out (`copy`) or read where it lies.
+    `permute`: a transposed tensor is read where it lies (`free`), written out for whoever wants it straight (`copy`), or
+    before it is cut in parts at the latest (`early`). `slice`: parts of a tensor are read where they lie (`free`),
+    written by one kernel (`copy`), by one kernel for `each`, or only where they are no one stretch of memory (`strided`).
     Products of `reads_transposed` kinds take an operand whose last two axes are swapped. `attention`: a fused operation of
     PyTorch runs as its `parts` or as one kernel (`fused`); with `pattern`, products around a softmax become one too.
     """
@@ -110,8 +134,8 @@ class FusionRules:
     epilogues: tuple[Epilogue, ...]
     prologues: tuple[Prologue, ...]
     version: str = ""
-    permute: Literal["free", "copy"] = "free"
-    slice: Literal["free", "copy"] = "free"
+    permute: Permute = "free"
+    slice: Slice = "free"
     attention: Attention = "parts"
     reads_transposed: frozenset[KernelKind] = frozenset()
     layout: Layout | None = None
@@ -134,9 +158,9 @@ class FusionRules:
                 return rule.how
         return None
 
-    def is_prologue(self, op: Fusable, kind: str) -> bool:
-        """Whether `op` joins a kernel of `kind` after it."""
-        return any(rule.op == op and kind in rule.into for rule in self.prologues)
+    def is_prologue(self, op: Fusable, kind: str, through: bool = False) -> bool:
+        """Whether `op` joins a kernel of `kind` after it; `through`: with another such operation between."""
+        return any(rule.op == op and kind in rule.into and (rule.through or not through) for rule in self.prologues)
 
     def steps(self, op: str, rank: int) -> tuple[Step, ...]:
         """The kernels that `op` on tensors of `rank` is made of, () when it is one."""
@@ -162,8 +186,8 @@ def read_rules(top: Fields) -> FusionRules:
         epilogues=tuple(_epilogue(item) for item in top.records("epilogues")),
         prologues=tuple(_prologue(item) for item in top.records("prologues")),
         version=top.text("version") if top.has("version") else "",
-        permute=top.choice("permute", ("free", "copy")) if top.has("permute") else "free",
-        slice=top.choice("slice", ("free", "copy")) if top.has("slice") else "free",
+        permute=top.choice("permute", get_args(Permute)) if top.has("permute") else "free",
+        slice=top.choice("slice", get_args(Slice)) if top.has("slice") else "free",
         attention=top.choice("attention", get_args(Attention)) if top.has("attention") else "parts",
         reads_transposed=_kinds(top, "reads_transposed") if top.has("reads_transposed") else frozenset(),
         layout=_layout(top.record("layout")) if top.has("layout") else None,
@@ -183,19 +207,18 @@ def _epilogue(fields: Fields) -> Epilogue:
 
 
 def _prologue(fields: Fields) -> Prologue:
-    rule = Prologue(fields.choice("op", get_args(Fusable)), _kinds(fields))
+    rule = Prologue(fields.choice("op", get_args(Fusable)), _kinds(fields), _yes(fields, "through"))
     fields.done()
     return rule
 
 
 def _layout(fields: Fields) -> Layout:
-    known = (*get_args(KernelKind), *_known_operations())
+    known = (*get_args(KernelKind), "transposed", *_known_operations())
     layout = Layout(
         order=_ORDERS[fields.choice("order", _ORDERS)],
         native=frozenset(fields.choices("native", known)),
         followers=frozenset(fields.choices("followers", known)),
-        image=fields.integer("image"),
-        reads_image=_yes(fields, "reads_image"),
+        block=fields.integer("block") if fields.has("block") else 0,
     )
     fields.done()
     return layout
@@ -212,11 +235,14 @@ def _decomposition(fields: Fields) -> Decomposition:
 
 
 def _step(fields: Fields, number: int) -> Step:
-    known: tuple[str | int, ...] = ("input", *range(number))
+    expected = f"a list of input and of the numbers below {number} of steps before"
+    reads = fields.take("reads", expected) if fields.has("reads") else []
+    if not isinstance(reads, list) or any(read not in ("input", *range(number)) for read in reads):
+        raise fields.fail("reads", expected, reads)
     step = Step(
         op=fields.text("op"),
         kind=fields.choice("kind", get_args(KernelKind)),
-        reads=fields.choices("reads", known) if fields.has("reads") else (),  # type: ignore[arg-type]
+        reads=tuple(reads),
         writes=fields.choice("writes", ("full", "rows")) if fields.has("writes") else "full",
         weights=fields.integer("weights") if fields.has("weights") else 0,
     )
@@ -229,7 +255,10 @@ def _known_operations() -> tuple[str, ...]:
 
 
 def _yes(fields: Fields, key: str) -> bool:
-    return fields.has(key) and fields.choice(key, (True, False))  # type: ignore[arg-type]
+    value = fields.take(key, "true or false") if fields.has(key) else False
+    if not isinstance(value, bool):
+        raise fields.fail(key, "true or false", value)
+    return value
 
 
 def _kinds(fields: Fields, key: str = "into") -> frozenset[Any]:
