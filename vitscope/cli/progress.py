@@ -58,6 +58,9 @@ class Progress:
         _, since, kept = self.session
         last = before + step.total // step.processes
         rows = f"row {last} of {total}" if last == before + 1 else f"rows {before + 1} to {last} of {total}"
+        if step.what == "profile":  # a process more, which no row is waiting for a figure from
+            self.say(f"[{_span(now - self.began)}] {rows}: where the time of {name} went")
+            return
         at = f"{step.what}: {name}, process {step.process} of {step.processes}"
         made = step.done - kept
         left = f", about {_span((now - since) / made * (step.total - step.done))} left for these" if made else ""

@@ -123,8 +123,12 @@ def warning_lines(measurements: Sequence[Measurement]) -> list[str]:
     """Each warning once, with the rows that it is about."""
     about: dict[str, list[str]] = {}
     for m in measurements:
+        c = m.condition
+        same = [
+            other for other in measurements if (other.condition.model, other.condition.runtime) == (c.model, c.runtime)
+        ]
         for warning in m.warnings:
-            about.setdefault(warning, []).append(f"{m.condition.model} on {m.condition.runtime}")
+            about.setdefault(warning, []).append(f"{c.model} on {runtime_among(m, same)}")
     lines = []
     for warning, names in about.items():
         names = list(dict.fromkeys(names))
@@ -195,8 +199,7 @@ def _breakdown(group: Sequence[Measurement], by: str) -> Table:
         assert m.attribution is not None
         times.append(part_times(m.attribution, by))
         columns += [Column(column_title(m, group)), Column("share")]
-        if any(unit for _, unit in times[-1].values()):
-            columns.append(Column("unit", _LEFT))
+        columns += [Column("unit", _LEFT)] if _tells_units(m, times[-1]) else []
         notes.append(attribution_text(m))
     notes += dict.fromkeys(attribution_text(m) for m in group if m.attribution is None)
     paths = list(dict.fromkeys(path for column in times for path in column if path != UNEXPLAINED))
@@ -205,7 +208,7 @@ def _breakdown(group: Sequence[Measurement], by: str) -> Table:
     total = ["total"]
     for m, column in zip(told, times, strict=True):
         total += [fixed_milliseconds(m.summary.latency_p50_s), "100%"]
-        total += [""] if any(unit for _, unit in column.values()) else []
+        total += [""] if _tells_units(m, column) else []
     c = group[0].condition
     title = f"{c.model} · {'×'.join(map(str, c.input_shape))} · {c.form} form: where the time went"
     return Table(
@@ -221,21 +224,30 @@ def _part_cells(
         seconds, unit = column.get(path, (None, ""))
         share = None if seconds is None else seconds / m.summary.latency_p50_s
         cells += [fixed_milliseconds(seconds), percent(share)]
-        cells += [unit] if any(u for _, u in column.values()) else []
+        cells += [unit] if _tells_units(m, column) else []
     return tuple(cells)
 
 
-def column_title(m: Measurement, beside: Sequence[Measurement]) -> str:
-    """The runtime, with what tells it from its neighbours: `onnxruntime int8 4 threads, measured`."""
-    c, parts = m.condition, [m.condition.runtime]
+def _tells_units(m: Measurement, times: Mapping[str, tuple[float, str]]) -> bool:
+    """Whether some part ran elsewhere than the row says: Core ML's plan does, a CPU's profile has nothing to add."""
+    return any(unit not in ("", m.condition.unit) for _, unit in times.values())
+
+
+def runtime_among(m: Measurement, beside: Sequence[Measurement]) -> str:
+    """The runtime of `m`, with what tells it from the others of `beside`: `onnxruntime int8 4 threads`."""
     tells: tuple[Callable[[Condition], str], ...] = (
+        lambda x: "×".join(map(str, x.input_shape)),
         lambda x: x.precision,
         lambda x: "" if x.unit == "cpu" else x.unit,
         lambda x: f"{x.threads} thread{'s' if x.threads != 1 else ''}",
     )
-    parts += [tell(c) for tell in tells if len({tell(other.condition) for other in beside}) > 1]
-    how = m.attribution.how if m.attribution is not None else "measured"
-    return f"{' '.join(part for part in parts if part)}, {how}"
+    parts = [tell(m.condition) for tell in tells if len({tell(other.condition) for other in beside}) > 1]
+    return " ".join([m.condition.runtime, *(part for part in parts if part)])
+
+
+def column_title(m: Measurement, beside: Sequence[Measurement]) -> str:
+    """What heads the seconds of `m` beside those of others: `onnxruntime int8, measured`."""
+    return f"{runtime_among(m, beside)}, {m.attribution.how if m.attribution is not None else 'measured'}"
 
 
 def attribution_text(m: Measurement) -> str:
