@@ -136,7 +136,11 @@ class Nodes:
             if order == _ANY:
                 order = PLAIN
                 self._order.pop(source, None)
-            self._alias(op, _permuted(order, _axes(op, rank)))
+            after = _permuted(order, _axes(op, rank))
+            if self.layout is not None and order == self.layout.order and self.layout.permute == "copy":
+                self._turn(op, after)
+            else:
+                self._alias(op, after)
         elif name in _SLICES or op.op in _CASTS or (name in _CLONES and order == _ANY):
             self._alias(op, order)
         elif name in _SELECTS and order not in (PLAIN, _ANY) and order[0] >= 0:
@@ -160,6 +164,15 @@ class Nodes:
             self._lay(out, order)
             if moved is not None:
                 self._moved_in.setdefault(out, moved)
+
+    def _turn(self, op: OpRecord, order: Order) -> None:
+        """A permuted map of the layout, written out although its new order may be what lies there already."""
+        out, fresh = op.outputs[0], self._fresh()
+        count = self.graph.tensors[out].numel
+        value = self.value(op.inputs[0])
+        self._emit(Node("permute", op.scope, "copy", ("copy",), 0, {value: count}, 0, fresh, count, self._sizes(out)))
+        self._value[out] = fresh
+        self._lay(out, order if _lies(order, PLAIN, self.graph.tensors[out].shape) else PLAIN)
 
     def _lay(self, tensor: int, order: Order) -> None:
         if _lies(order, PLAIN, self.graph.tensors[tensor].shape):
@@ -368,7 +381,9 @@ class Nodes:
                     reads[made[int(source)].write] = made[int(source)].writes
             weights = node.weights // step.weights if step.weights else 0
             joins: tuple[Fusable, ...] = _BY_NAME.get(step.op, ())
-            if step.kind == "elementwise":
+            if step.apart:
+                joins = ()
+            elif step.kind == "elementwise":
                 constant = len(reads) == 1 and weights > 0
                 first: Fusable = "scale" if step.op == "mul" else "bias"
                 joins = (first, "elementwise") if constant else ("elementwise",)

@@ -64,12 +64,14 @@ class Layout:
 
     `native` kernels (kinds, aten names, or `transposed` for transposed convolutions) ask for it and give it; a `follower`
     runs in it where its operands lie so, in blocks only where all of them do. `block`: channels of a block, 0 without.
+    `permute`: whether a permuted map is written out (`copy`), even where its new order is how it lies.
     """
 
     order: tuple[int, ...]
     native: frozenset[str]
     followers: frozenset[str]
     block: int
+    permute: Literal["free", "copy"] = "free"
 
     def asks(self, name: str, kind: str, in_channels: int, out_channels: int, op: OpRecord) -> bool | None:
         """Whether a kernel asks for the layout (True) or only gives it (False); None where it does neither.
@@ -97,8 +99,8 @@ class Layout:
 @dataclass(frozen=True, slots=True)
 class Step:
     """One of the kernels that stand for an operation. It reads the steps numbered in `reads`, or the operation's `input`;
-    without, the step before it. It writes as many values as the operation, or one a row. `weights`: 1 of how many equal
-    parts of the operation's constants it reads, 0 none.
+    without, the step before it. It writes as many values as the operation, or one a row. `weights`: into how many equal
+    parts the operation's constants go, of which it reads one; 0 reads none. `apart`: it joins no other kernel.
     """
 
     op: str
@@ -106,6 +108,7 @@ class Step:
     reads: tuple[str | int, ...] = ()
     writes: Literal["full", "rows"] = "full"
     weights: int = 0
+    apart: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,6 +222,7 @@ def _layout(fields: Fields) -> Layout:
         native=frozenset(fields.choices("native", known)),
         followers=frozenset(fields.choices("followers", known)),
         block=fields.integer("block") if fields.has("block") else 0,
+        permute=fields.choice("permute", ("free", "copy")) if fields.has("permute") else "free",
     )
     fields.done()
     return layout
@@ -245,6 +249,7 @@ def _step(fields: Fields, number: int) -> Step:
         reads=tuple(reads),
         writes=fields.choice("writes", ("full", "rows")) if fields.has("writes") else "full",
         weights=fields.integer("weights") if fields.has("weights") else 0,
+        apart=_yes(fields, "apart"),
     )
     fields.done()
     return step
