@@ -54,16 +54,18 @@ def test_commands_are_frozen():
 def test_flags_are_frozen():
     shared = {"--device", "--resolution", "--batch", "--set", "--form", "--kwargs", "--input", "--allow-plugins", "--json",
               "--csv", "--format", "-o", "--output", "--force", "models"}  # fmt: skip
-    measuring = {"--target", "--precision", "--threads", "--processes", "--block"}
+    measuring = {
+        "--target", "--precision", "--threads", "--affinity", "--cores", "--compute-units", "--processes", "--block",
+        "--runner", "--python", "--ssh-option", "--option", "--team", "--bundle", "--profile",
+    }  # fmt: skip
     assert _parameters("profile") == shared | measuring | {
         "--measure",
         "--by", "--convention", "--weights", "--measured", "--max-params", "--max-macs", "--max-latency", "--strict",
     }  # fmt: skip
     assert _parameters("compare") == shared | measuring | {"--measure"}
     assert _parameters("measure") == shared - {"--device"} | measuring | {
-        "--runtime", "--by", "--weights", "--affinity", "--cores", "--compute-units", "--seed", "--together", "--append",
-        "--again", "--dry-run", "--fail-on-fallback", "--runner", "--option", "--python", "--ssh-option", "--team",
-        "--bundle", "--profile",
+        "--runtime", "--by", "--weights", "--seed", "--together", "--append", "--again", "--dry-run",
+        "--fail-on-fallback",
     }  # fmt: skip
     assert _parameters("export") == shared - {"--device", "--csv", "--format"} | {
         "--to", "--precision", "--weights", "--check", "--no-check",

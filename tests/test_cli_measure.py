@@ -286,7 +286,8 @@ def test_a_missing_runtime_is_a_row_and_the_others_go_on(nets, capsys, tmp_path)
         (["--team", "ABC"], "--team does not apply to --target host"),
         (["--option", "a=b"], "take options"),
         (["--block", "5"], "time with its unit"),
-        (["--block", "2h"], "time with its unit"),
+        (["--block", "2x"], "time with its unit"),
+        (["--block", "7200s"], "1ms to 3600s"),
         (["--threads", "0"], "expected numbers from 1"),
         (["--affinity", "3-1"], "runs backwards"),
         (["--processes", "0"], "--processes"),
@@ -359,8 +360,10 @@ def test_a_profile_shows_measured_parts_beside_predicted_ones(nets, capsys):
         (["--threads", "2"], "--measure"),
         (["--processes", "3"], "--measure"),
         (["--measure", "tflite"], "no runtime"),
-        (["--measure", "litert", "--target", "adb:X"], "use that"),
-        (["--measure", "coreml", "--target", "iphone"], "use that"),
+        (["--python", "python3.12"], "--measure"),
+        (["--measure", "litert", "--runner", "benchmark_model"], "--runner does not apply to --target host"),
+        (["--measure", "onnxruntime", "--compute-units", "gpu"], "--compute-units"),
+        (["--measure", "onnxruntime", "--compute-units", "cpu+ane"], "onnxruntime runs on cpu"),
     ],
 )
 def test_flags_of_measuring_need_it(nets, capsys, command, flags, words):

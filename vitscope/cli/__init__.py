@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import sys
@@ -50,7 +51,9 @@ def _top(
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error, in any command.")] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error and what converters say, in any command.")
+    ] = False,
 ) -> None:
     pass
 
@@ -61,7 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:
-        code = app(arguments, prog_name="vitscope", standalone_mode=False)
+        with _talkative() if debug else contextlib.nullcontext():
+            code = app(arguments, prog_name="vitscope", standalone_mode=False)
         if code == _INTERRUPTED:  # how the parser hands on a KeyboardInterrupt
             raise KeyboardInterrupt
         sys.stdout.flush()
@@ -82,6 +86,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"cannot write the output: {error.strerror}", file=sys.stderr)
             return 1
         return _report(error)
+
+
+def _talkative() -> contextlib.AbstractContextManager[None]:
+    """Converters are heard: imported where it is asked for, since most commands convert nothing."""
+    from vitscope.export.silence import shown
+
+    return shown()
 
 
 def _report(error: Exception) -> int:

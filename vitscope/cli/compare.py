@@ -6,13 +6,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vitscope.cli.beside import Beside, Measure
-from vitscope.cli.measuring import BlockTime, Precisions, Processes, Target, Threads
+from vitscope.cli.beside import asked, measure_beside
+from vitscope.cli.measuring import Conditions
 from vitscope.cli.options import (
+    Affinity,
     AllowPlugins,
     AsCsv,
     AsJson,
     Batch,
+    BlockTime,
+    Bundle,
+    ComputeUnit,
+    Cores,
     Device,
     Force,
     Form,
@@ -20,8 +25,19 @@ from vitscope.cli.options import (
     FormatChoice,
     Input,
     Kwargs,
+    Measure,
     Output,
+    Precisions,
+    Processes,
+    Python,
     Resolution,
+    Runner,
+    RuntimeOption,
+    Signing,
+    SshOption,
+    Target,
+    Team,
+    Threads,
     choose_format,
     parse_resolution,
 )
@@ -56,8 +72,18 @@ def compare(
     target: Target = "host",
     precision: Precisions = None,
     threads: Threads = "1",
+    affinity: Affinity = None,
+    cores: Cores = None,
+    unit: ComputeUnit = None,
     processes: Processes = None,
     block: BlockTime = None,
+    runner: Runner = None,
+    python: Python = None,
+    ssh_option: SshOption = None,
+    option: RuntimeOption = None,
+    team: Team = None,
+    bundle: Bundle = None,
+    signing: Signing = None,
     allow_plugins: AllowPlugins = False,
     form_out: FormatChoice = None,
     as_json: AsJson = False,
@@ -87,10 +113,12 @@ def compare(
     chosen = choose_format(form_out, as_json, as_csv, output)
     if output is not None:
         check_writable(output, force)
-    beside = Beside(
-        runtimes=measure, target=target, precision=precision, threads=threads, processes=processes, block=block
-    )
-    beside.check()
+    conditions = Conditions(
+        target=target, precision=precision, threads=threads, affinity=affinity, compute_units=unit,
+        processes=processes, block=block, cores=cores, runner=runner, python=python, ssh_option=ssh_option,
+        option=option, team=team, bundle=bundle, profile=signing,
+    )  # fmt: skip
+    run = asked(measure, conditions, blocks=_BLOCKS)
     if len(models) == 1 and settings:
         models = [models[0], models[0]]
     devices = [load_device(name) for name in device or ()]
@@ -106,30 +134,27 @@ def compare(
             )
             made = profile_network(network, devices, by="stage", form="deploy" if form is Form.deploy else "train")
             subjects.append(Subject(made, "", (network.deploy.batched,)))
-            networks.append(
-                Network(
-                    model=model, resolution=sizes, batch=batch, input_size=shape, kwargs=tuple(arguments.items())
-                )
-            )  # fmt: skip
+            if run is not None:
+                named = tuple(arguments.items())
+                networks.append(run.network(model, resolution=sizes, batch=batch, input_size=shape, kwargs=named))
         else:
             specs = _specs(model, changes, sizes, allow_plugins)
             subjects += [_subject(name, spec, devices, form.value, batch) for name, spec in specs]
+            fields = {"resolution": sizes, "batch": batch, "allow_plugins": allow_plugins}
             networks += [
                 Network(model=name, document=spec.document, batch=batch)
                 if model.endswith(".json")
-                else Network(
-                    model=model, overrides=tuple(changes), resolution=sizes, batch=batch, allow_plugins=allow_plugins
-                )
+                else Network(model=model, overrides=tuple(changes), **fields)
                 for name, spec in specs
             ]
     if len(subjects) < 2:
         raise UsageError("compare needs two models or more, or one and --set KEY=VALUE")
     comparisons = [judge(subjects[0], other, devices) for other in subjects[1:]]
     code = 0
-    if measure is not None:
+    if run is not None:
         if len(set(networks)) < len(networks):
             raise UsageError("--measure: two of the models are the same network: there is nothing to tell apart")
-        ran, results = beside.run(networks, blocks=_BLOCKS)
+        ran, results = measure_beside(run, networks)
         code = results.exit_code
         comparisons = [
             with_measured(comparison, _measured(networks[0], other, ran))
@@ -148,14 +173,22 @@ def compare(
 
 
 def _measured(a: Network, b: Network, ran: dict[Case, Measurement]) -> tuple[Measured, ...]:
-    """The pairs of one condition, wherever both have a figure."""
-    from dataclasses import replace
-
+    """The pairs of one condition, wherever both have a figure. A file's precision is a part of what it is."""
     from vitscope.compare import Measured
     from vitscope.measure.contrast import contrast
 
-    pairs = [(ran[case], ran.get(replace(case, network=b))) for case in ran if case.network == a]
-    return tuple(Measured(x, y, contrast(x, y)) for x, y in pairs if y is not None)
+    is_file = a.file is not None or b.file is not None
+
+    def condition(case: Case) -> tuple[object, ...]:
+        return case.runtime, case.unit, case.threads, None if is_file else case.precision
+
+    pairs = [
+        (ran[case], ran[other])
+        for case in ran
+        for other in ran
+        if (case.network, other.network) == (a, b) and condition(case) == condition(other)
+    ]
+    return tuple(Measured(x, y, contrast(x, y)) for x, y in pairs)
 
 
 def _specs(

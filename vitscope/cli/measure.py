@@ -11,24 +11,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vitscope.cli.book import Book
-from vitscope.cli.measuring import (
-    PROFILE_RUNS,
-    BlockTime,
-    Precisions,
-    Processes,
-    Results,
-    Target,
-    Threads,
-    in_order,
-    make_protocol,
-    present_on,
-    run_cases,
-)
+from vitscope.cli.measuring import PROFILE_RUNS, Conditions, Found, Results, Run, in_order
 from vitscope.cli.options import (
+    Affinity,
     AllowPlugins,
     AsCsv,
     AsJson,
     Batch,
+    BlockTime,
+    Bundle,
+    ComputeUnit,
+    Cores,
     Force,
     Form,
     Format,
@@ -36,12 +29,23 @@ from vitscope.cli.options import (
     Input,
     Kwargs,
     Output,
+    Precisions,
+    Processes,
+    Python,
+    Runner,
+    RuntimeOption,
     Set,
+    Signing,
+    SshOption,
+    Target,
+    Team,
+    Threads,
+    Unit,
     choose_format,
     parse_resolutions,
 )
 from vitscope.cli.progress import Progress
-from vitscope.errors import UsageError, VitscopeError
+from vitscope.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -61,20 +65,12 @@ class Part(str, Enum):
     block = "block"
 
 
-class Unit(str, Enum):
-    """Where a runtime that can choose executes."""
-
-    all = "all"
-    cpu = "cpu"
-    cpu_gpu = "cpu+gpu"
-    cpu_ane = "cpu+ane"
-    cuda = "cuda"
-
-
 def measure(
     models: Annotated[
         list[str],
-        typer.Argument(metavar="MODEL…", help="As in profile, without .onnx files; 'zoo' is every network of it."),
+        typer.Argument(
+            metavar="MODEL…", help="As in profile, files .onnx .tflite .pte .pt2 .mlpackage, or 'zoo' for all of it."
+        ),
     ],
     runtime: Annotated[
         list[str] | None,
@@ -88,15 +84,9 @@ def measure(
     target: Target = "host",
     precision: Precisions = None,
     threads: Threads = "1",
-    affinity: Annotated[
-        str | None, typer.Option("--affinity", metavar="N,N-M", help="Hold the process to these cores.")
-    ] = None,
-    cores: Annotated[
-        str | None, typer.Option("--cores", metavar="big|mid|little|all|MASK", help="Cores of an Android device.")
-    ] = None,
-    unit: Annotated[
-        Unit | None, typer.Option("--compute-units", help="Where Core ML, or PyTorch, may execute.")
-    ] = None,
+    affinity: Affinity = None,
+    cores: Cores = None,
+    unit: ComputeUnit = None,
     form: Annotated[Form, typer.Option("--form", help="Fused for deployment, or as trained.")] = Form.deploy,
     resolution: Annotated[
         str | None,
@@ -126,31 +116,13 @@ def measure(
         typer.Option("--append", metavar="FILE.csv", help="Add rows to a results file, and skip those that it holds."),
     ] = None,
     again: Annotated[bool, typer.Option("--again", help="With --append: measure what it holds once more.")] = False,
-    runner: Annotated[
-        list[str] | None,
-        typer.Option("--runner", metavar="[NAME=]PATH", help="Benchmark program for an Android device (repeatable)."),
-    ] = None,
-    python: Annotated[str | None, typer.Option("--python", metavar="PATH", help="Python of an ssh target.")] = None,
-    ssh_option: Annotated[
-        list[str] | None, typer.Option("--ssh-option", metavar="K=V", help="Passed to ssh as -o (repeatable).")
-    ] = None,
-    option: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--option",
-            metavar="NAME=VALUE",
-            help="Option of torch.compile, or flag of a program on Android (repeatable).",
-        ),
-    ] = None,
-    team: Annotated[
-        str | None, typer.Option("--team", metavar="ID", help="Development team that signs for an iPhone.")
-    ] = None,
-    bundle: Annotated[
-        str | None, typer.Option("--bundle", metavar="ID", help="Bundle identifier for an iPhone.")
-    ] = None,
-    signing: Annotated[
-        str | None, typer.Option("--profile", metavar="UUID", help="Provisioning profile for an iPhone.")
-    ] = None,
+    runner: Runner = None,
+    python: Python = None,
+    ssh_option: SshOption = None,
+    option: RuntimeOption = None,
+    team: Team = None,
+    bundle: Bundle = None,
+    signing: Signing = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be measured and what is missing; measure nothing.")
     ] = False,
@@ -172,7 +144,7 @@ def measure(
     """
     from vitscope.cli.output import check_writable
     from vitscope.measure import rows
-    from vitscope.measure.plan import ALL, Failure, cases, parse_numbers, parse_precisions, parse_runtimes
+    from vitscope.measure.plan import ALL
 
     chosen = choose_format(form_out, as_json, as_csv, output)
     if output is not None:
@@ -181,54 +153,44 @@ def measure(
         raise UsageError("--again: repeats what a results file holds; name one with --append FILE.csv")
     if append is not None:
         rows.check(append)
-    names = parse_runtimes(runtime or [ALL])
-    if fail_on_fallback and names != ["coreml"]:
+    conditions = Conditions(
+        target=target, precision=precision, threads=threads, affinity=affinity, compute_units=unit,
+        processes=processes, block=block, cores=cores, runner=runner, python=python, ssh_option=ssh_option,
+        option=option, team=team, bundle=bundle, profile=signing,
+    )  # fmt: skip
+    run = Run(conditions, runtime or [ALL], seed=seed)
+    if fail_on_fallback and run.names != ["coreml"]:
         raise UsageError("--fail-on-fallback: only Core ML leaves the Neural Engine; use --runtime coreml")
     if fail_on_fallback and unit is not None and unit in (Unit.cpu, Unit.cpu_gpu):
         raise UsageError(f"--fail-on-fallback: --compute-units {unit.value} leaves the Neural Engine out")
-    protocol = make_protocol(processes, block, seed)
-    precisions, counts = parse_precisions(precision), parse_numbers(threads, "--threads", 1)
-    held = () if affinity is None else parse_numbers(affinity, "--affinity", 0)
-    networks = _networks(models, form, resolution, input_size, batch, settings or [], kwargs, weights, allow_plugins)
-    place = _target(
-        target, runner, cores=cores, python=python, ssh_option=ssh_option, team=team, bundle=bundle, profile=signing
+    networks = _networks(
+        run, models, form, resolution, input_size, batch, settings or [], kwargs, weights, allow_plugins
     )
-    options = _options(option or [], target, names)
-    chosen_unit = None if unit is None else unit.value
-    if names != [ALL]:  # what no runtime of these can do is said before anything is started
-        cases(networks, names, precisions=precisions, unit=chosen_unit, threads=counts)
     progress = Progress()
-    found: list[tuple[Case, Measurement | Failure]] = []
+    finished: list[tuple[Case, Measurement | Failure]] = []
     try:
-        progress.say(f"ask {place.name} for its runtimes")
-        there, missing = present_on(place, names)
-        planned = cases(
-            networks, list(there) if names == [ALL] else names, precisions=precisions, unit=chosen_unit,
-            threads=counts, lenient=names == [ALL],
-        )  # fmt: skip
-        ready = [case for case in planned if case.runtime in there]
+        found = run.found(networks, progress)
         if dry_run:
             progress.clear()
-            _emit_plan(planned, there, missing, place, protocol, chosen, output, force)
-            return 3 if missing else 0
-        book = None if append is None else Book(append, protocol, place, there, again)
-        found += [(case, Failure.of(case, missing[case.runtime])) for case in planned if case.runtime in missing]
-        run = run_cases(
-            ready, place, protocol, progress=progress, together=together, options=options, book=book,
-            affinity=held or getattr(place, "affinity", tuple)(), profile_runs=PROFILE_RUNS if by is not None else 0,
-            gate=_gate(place, protocol) if fail_on_fallback else None,
+            _emit_plan(found, run, chosen, output, force)
+            return 3 if found.missing else 0
+        book = None if append is None else Book(append, run.protocol, run.target, found.there, again)
+        outcomes = run.outcomes(
+            found, progress, together=together, book=book, profile_runs=PROFILE_RUNS if by is not None else 0,
+            gate=_gate(run.target, run.protocol) if fail_on_fallback else None,
         )  # fmt: skip
-        for case, one in run:
-            found.append((case, one))
-            progress.line(f"{case.network.label} on {case.runtime}: {_said(one)}")
+        for case, one in outcomes:
+            finished.append((case, one))
+            if case.runtime in found.there:
+                progress.line(f"{case.network.label} on {case.runtime}: {_said(one)}")
     except BaseException as error:
         progress.clear()
-        _say_what_is_kept(found, append, error)
+        _say_what_is_kept(finished, append, error)
         raise
     finally:
         progress.clear()
-        place.close()
-    results = in_order(planned, iter(found))
+        run.target.close()
+    results = in_order(found.cases, iter(finished))
     if book is not None:
         _say_of_book(book)
     _emit(results, by, chosen, output, force)
@@ -236,6 +198,7 @@ def measure(
 
 
 def _networks(
+    run: Run,
     models: Sequence[str],
     form: Form,
     resolution: str | None,
@@ -247,7 +210,6 @@ def _networks(
     allow_plugins: bool,
 ) -> list[Network]:
     """Every model at every size, each once. What names no network, or is wrong, is said here: before minutes of work."""
-    from vitscope.measure.plan import Network
     from vitscope.sources import parse_input, parse_kwargs, source_of
     from vitscope.spec import load_spec
     from vitscope.spec.zoo import zoo_names
@@ -255,8 +217,8 @@ def _networks(
     named = [name for model in models for name in (zoo_names() if model == _ZOO else (model,))]
     shape, arguments = parse_input(input_size), parse_kwargs(kwargs)
     made = [
-        Network(
-            model=model, form="deploy" if form is Form.deploy else "train", overrides=tuple(settings),
+        run.network(
+            model, form="deploy" if form is Form.deploy else "train", overrides=tuple(settings),
             resolution=size, batch=batch, weights=weights, input_size=shape, kwargs=tuple(arguments.items()),
             allow_plugins=allow_plugins,
         )
@@ -266,32 +228,9 @@ def _networks(
     if weights is not None and len({network.model for network in made}) > 1:
         raise UsageError("--weights: one checkpoint fits one model; give one MODEL")
     for network in made:
-        if source_of(network.model) is None:
+        if network.file is None and source_of(network.model) is None:
             load_spec(network.model, settings, resolution=network.resolution, allow_plugins=allow_plugins)
     return made
-
-
-def _target(text: str, runner: list[str] | None, **options: str | list[str] | None) -> TargetRecord:
-    """The target, with the options of its kind; those of another kind are refused."""
-    from vitscope.measure.targets import parse_target
-
-    if not runner:
-        return parse_target(text, **options)
-    if text.partition(":")[0] != "adb":
-        raise UsageError(f"--runner does not apply to --target {text}")
-    from vitscope.measure.targets.adb import runners_of
-
-    return parse_target(text, runners=runners_of(runner), **options)
-
-
-def _options(texts: Sequence[str], target: str, runtimes: Sequence[str]) -> tuple[tuple[str, str], ...]:
-    if texts and target.partition(":")[0] != "adb" and list(runtimes) != ["torch.compile"]:
-        raise UsageError(f"--option {texts[0]}: only torch.compile and the programs of an Android device take options")
-    pairs = [text.partition("=") for text in texts]
-    for text, (name, equals, _) in zip(texts, pairs, strict=True):
-        if not name or not equals:
-            raise UsageError(f"--option {text}: expected NAME=VALUE, as use_gpu=true")
-    return tuple((name, value) for name, _, value in pairs)
 
 
 def _gate(target: TargetRecord, protocol: Protocol) -> Callable[[Job], None]:
@@ -365,24 +304,16 @@ def _emit(results: Results, by: Part | None, chosen: Format, output: Path | None
         emit_tables(tables, chosen.value, output, force)
 
 
-def _emit_plan(
-    planned: Sequence[Case],
-    there: dict[str, str],
-    missing: dict[str, VitscopeError],
-    target: TargetRecord,
-    protocol: Protocol,
-    chosen: Format,
-    output: Path | None,
-    force: bool,
-) -> None:
+def _emit_plan(found: Found, run: Run, chosen: Format, output: Path | None, force: bool) -> None:
     """What a run would do, and the least that it would take."""
     from vitscope.cli.output import emit, emit_tables
     from vitscope.report.measure import plan_csv, plan_json, plan_table
 
+    what = found.cases, found.there, found.missing
     if chosen is Format.json:
-        data = plan_json(planned, there, missing, target.name, protocol)
+        data = plan_json(*what, run.target.name, run.protocol)
         emit(json.dumps(data, indent=2, ensure_ascii=False) + "\n", output, force)
     elif chosen is Format.csv:
-        emit(plan_csv(planned, there, missing), output, force)
+        emit(plan_csv(*what), output, force)
     else:
-        emit_tables([plan_table(planned, there, missing, target.name, protocol)], chosen.value, output, force)
+        emit_tables([plan_table(*what, run.target.name, run.protocol)], chosen.value, output, force)

@@ -44,6 +44,16 @@ class Convention(str, Enum):
     snap = "snap"
 
 
+class Unit(str, Enum):
+    """Where a runtime that can choose executes."""
+
+    all = "all"
+    cpu = "cpu"
+    cpu_gpu = "cpu+gpu"
+    cpu_ane = "cpu+ane"
+    cuda = "cuda"
+
+
 Device = Annotated[
     list[str] | None,
     typer.Option("--device", metavar="NAME", help="Predict latency on this device, or device file (repeatable)."),
@@ -73,6 +83,52 @@ Force = Annotated[bool, typer.Option("--force", help="Overwrite an existing file
 FormatChoice = Annotated[Format | None, typer.Option("--format", help="Format of the result.", show_default="text")]
 AsJson = Annotated[bool, typer.Option("--json", help="Same as --format json.")]
 AsCsv = Annotated[bool, typer.Option("--csv", help="Same as --format csv.")]
+
+# Of `measure`, and of `profile` and `compare` with --measure: where and how (vitscope.cli.measuring.Conditions).
+Measure = Annotated[
+    str | None,
+    typer.Option(
+        "--measure", metavar="RUNTIME,…", help="Run the deploy form on these runtimes now, and show what they took."
+    ),
+]
+Target = Annotated[
+    str, typer.Option("--target", metavar="WHERE", help="host, mac, ssh:USER@HOST, adb:SERIAL or iphone.")
+]
+Precisions = Annotated[
+    str | None,
+    typer.Option("--precision", metavar="P,…", help="fp32, fp16 or int8.", show_default="fp32, for Core ML fp16"),
+]
+Threads = Annotated[str, typer.Option("--threads", metavar="N,…", help="Threads that the runtime may use.")]
+Affinity = Annotated[str | None, typer.Option("--affinity", metavar="N,N-M", help="Hold the process to these cores.")]
+ComputeUnit = Annotated[Unit | None, typer.Option("--compute-units", help="Where Core ML, or PyTorch, may execute.")]
+Processes = Annotated[
+    int | None, typer.Option("--processes", min=1, max=1000, help="Fresh processes a row.", show_default="5")
+]
+BlockTime = Annotated[
+    str | None, typer.Option("--block", metavar="TIME", help="Time of a process's block of samples.", show_default="1s")
+]
+Cores = Annotated[
+    str | None, typer.Option("--cores", metavar="big|mid|little|all|MASK", help="Cores of an Android device.")
+]
+Runner = Annotated[
+    list[str] | None,
+    typer.Option("--runner", metavar="[NAME=]PATH", help="Benchmark program for an Android device (repeatable)."),
+]
+Python = Annotated[str | None, typer.Option("--python", metavar="PATH", help="Python of an ssh target.")]
+SshOption = Annotated[
+    list[str] | None, typer.Option("--ssh-option", metavar="K=V", help="Passed to ssh as -o (repeatable).")
+]
+RuntimeOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--option",
+        metavar="NAME=VALUE",
+        help="Option of torch.compile, or flag of a program on Android (repeatable).",
+    ),
+]
+Team = Annotated[str | None, typer.Option("--team", metavar="ID", help="Development team that signs for an iPhone.")]
+Bundle = Annotated[str | None, typer.Option("--bundle", metavar="ID", help="Bundle identifier for an iPhone.")]
+Signing = Annotated[str | None, typer.Option("--profile", metavar="UUID", help="Provisioning profile for an iPhone.")]
 
 _SUFFIXES = {".json": Format.json, ".csv": Format.csv, ".md": Format.md, ".txt": Format.text}
 

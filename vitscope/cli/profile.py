@@ -7,14 +7,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vitscope.cli.beside import Beside, Measure
-from vitscope.cli.measuring import PROFILE_RUNS, BlockTime, Precisions, Processes, Target, Threads
+from vitscope.cli.beside import asked, measure_beside
+from vitscope.cli.measuring import PROFILE_RUNS, Conditions
 from vitscope.cli.options import (
+    Affinity,
     AllowPlugins,
     AsCsv,
     AsJson,
     Batch,
+    BlockTime,
+    Bundle,
+    ComputeUnit,
     Convention,
+    Cores,
     Device,
     Force,
     Form,
@@ -23,8 +28,19 @@ from vitscope.cli.options import (
     Input,
     Kwargs,
     Level,
+    Measure,
     Output,
+    Precisions,
+    Processes,
+    Python,
+    Runner,
+    RuntimeOption,
     Set,
+    Signing,
+    SshOption,
+    Target,
+    Team,
+    Threads,
     choose_format,
     parse_resolution,
     parse_resolutions,
@@ -72,8 +88,18 @@ def profile(
     target: Target = "host",
     precision: Precisions = None,
     threads: Threads = "1",
+    affinity: Affinity = None,
+    cores: Cores = None,
+    unit: ComputeUnit = None,
     processes: Processes = None,
     block: BlockTime = None,
+    runner: Runner = None,
+    python: Python = None,
+    ssh_option: SshOption = None,
+    option: RuntimeOption = None,
+    team: Team = None,
+    bundle: Bundle = None,
+    signing: Signing = None,
     max_params: Annotated[str | None, typer.Option(metavar="N", help="Exit 1 above this, as 6M.")] = None,
     max_macs: Annotated[str | None, typer.Option(metavar="N", help="Exit 1 above this, as 1G.")] = None,
     max_latency: Annotated[
@@ -101,7 +127,6 @@ def profile(
     from dataclasses import replace
 
     from vitscope.cli.output import check_writable, emit, emit_tables
-    from vitscope.measure.plan import Network
     from vitscope.profile import profile as make
     from vitscope.report.profile import profile_table, profiles_csv, profiles_json, summary_table
     from vitscope.sources import parse_input, parse_kwargs
@@ -113,10 +138,12 @@ def profile(
     sizes = parse_resolutions(resolution)
     shape, arguments = parse_input(input_size), parse_kwargs(kwargs)
     times = _measured(measured or [])
-    beside = Beside(
-        runtimes=measure, target=target, precision=precision, threads=threads, processes=processes, block=block
-    )
-    beside.check()
+    conditions = Conditions(
+        target=target, precision=precision, threads=threads, affinity=affinity, compute_units=unit,
+        processes=processes, block=block, cores=cores, runner=runner, python=python, ssh_option=ssh_option,
+        option=option, team=team, bundle=bundle, profile=signing,
+    )  # fmt: skip
+    run = asked(measure, conditions)
     if times and len(models) * len(sizes) > 1:
         raise UsageError("--measured: a latency belongs to one model; give one MODEL and one --resolution")
     if weights is not None and len(models) * len(sizes) > 1:
@@ -133,16 +160,16 @@ def profile(
     if weights is not None:
         print(_check_weights(models[0], weights, settings or [], resolution, allow_plugins), file=sys.stderr)
     code = 0
-    if measure is not None:
+    if run is not None:
         networks = [
-            Network(
-                model=model, overrides=tuple(settings or ()), resolution=size, batch=batch, weights=weights,
+            run.network(
+                model, overrides=tuple(settings or ()), resolution=size, batch=batch, weights=weights,
                 input_size=shape, kwargs=tuple(arguments.items()), allow_plugins=allow_plugins,
             )
             for model in models
             for size in sizes
         ]  # fmt: skip
-        ran, results = beside.run(list(dict.fromkeys(networks)), profile_runs=PROFILE_RUNS)
+        ran, results = measure_beside(run, list(dict.fromkeys(networks)), profile_runs=PROFILE_RUNS)
         code = results.exit_code
         profiles = [
             replace(made, measurements=tuple(one for case, one in ran.items() if case.network == network))

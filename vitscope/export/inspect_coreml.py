@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from vitscope.errors import UnavailableError, UsageError
+from vitscope.export.silence import is_shown
 from vitscope.units import size
 
 CONSTANT = ("const", "constexpr_")  # what holds weights and parameters and executes nothing
@@ -167,6 +168,9 @@ def operations(spec: Any) -> Iterator[Any]:
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Without the chatter of coremltools: versions it has not been tried with, missing Mac libraries, progress bars."""
+    if is_shown():
+        yield
+        return
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

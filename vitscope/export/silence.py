@@ -1,4 +1,4 @@
-"""silenced(): run a converter without what it prints, Python's or its native code's, on either stream."""
+"""silenced(): run a converter without what it prints, Python's or its native code's, on either stream; shown() undoes it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,24 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
+from contextvars import ContextVar
+
+_is_shown = ContextVar("converters' messages are shown", default=False)
+
+
+@contextlib.contextmanager
+def shown() -> Iterator[None]:
+    """Let converters say what they say, for the one who looks for a mistake: all of it on stderr, until the block ends."""
+    before = _is_shown.set(True)
+    try:
+        yield
+    finally:
+        _is_shown.reset(before)
+
+
+def is_shown() -> bool:
+    """Whether the caller stands in a block of `shown`."""
+    return _is_shown.get()
 
 
 @contextlib.contextmanager
@@ -21,28 +39,51 @@ def silenced() -> Iterator[None]:
     """
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
-    before = logging.root.manager.disable
-    kept = [os.dup(number) for number in (1, 2)]
+    with contextlib.ExitStack() as stack:
+        if _is_shown.get():
+            stack.enter_context(_into(2, (1,)))  # stdout is for results
+            stack.enter_context(contextlib.redirect_stdout(sys.stderr))
+        else:
+            sink = stack.enter_context(tempfile.TemporaryFile())
+            stack.enter_context(_without_warnings())
+            stack.enter_context(_into(sink.fileno(), (1, 2)))
+            # Where a caller has replaced Python's own streams, the descriptors do not reach them.
+            stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
+            stack.enter_context(contextlib.redirect_stderr(io.StringIO()))
+        yield
+
+
+@contextlib.contextmanager
+def _into(file: int, numbers: tuple[int, ...]) -> Iterator[None]:
+    """The descriptors `numbers` lead to `file`, until the block ends."""
+    kept = [os.dup(number) for number in numbers]
     try:
-        with tempfile.TemporaryFile() as sink, warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            logging.disable(logging.CRITICAL)
-            for number in (1, 2):
-                os.dup2(sink.fileno(), number)
-            try:
-                # Where a caller has replaced Python's own streams, the descriptors do not reach them.
-                with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-                    yield
-            finally:
-                with contextlib.suppress(ValueError, OSError):
-                    sys.stdout.flush()
-                    sys.stderr.flush()
-                for number, copy in zip((1, 2), kept, strict=True):
-                    os.dup2(copy, number)
+        for number in numbers:
+            os.dup2(file, number)
+        try:
+            yield
+        finally:
+            with contextlib.suppress(ValueError, OSError):
+                sys.stdout.flush()
+                sys.stderr.flush()
+            for number, copy in zip(numbers, kept, strict=True):
+                os.dup2(copy, number)
     finally:
-        logging.disable(before)
         for copy in kept:
             os.close(copy)
+
+
+@contextlib.contextmanager
+def _without_warnings() -> Iterator[None]:
+    """No warning and no line of logging, until the block ends."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
 
 
 def untold() -> None:

@@ -35,6 +35,7 @@ class Network:
     kwargs: tuple[tuple[str, Any], ...] = ()
     allow_plugins: bool = False
     document: str = ""  # a merged spec as JSON, where `model` is only what it is called
+    file: Artifact | None = None  # what `model` names, where that is exported already (vitscope.export.opened)
 
     @property
     def label(self) -> str:
@@ -126,22 +127,32 @@ def cases(
     lenient: bool = False,
 ) -> list[Case]:
     """Every combination, network by network. Without `precisions` each format's usual one, without `unit` each runtime's
-    first.
+    first. A file goes to the runtimes of its format alone, in its own precision.
 
     Raises UsageError where a runtime has no such unit or its format no such precision; `lenient` (runtimes that nobody
-    named) leaves these combinations out, unless nothing is left.
+    named) leaves these combinations out, unless nothing is left. Raises it, too, where no runtime executes a file, or one
+    that was named executes none of the networks.
     """
     made: list[Case] = []
     refused: list[str] = []
+    fitting = {network: [name for name in runtimes if _executes(name, network)] for network in networks}
+    for network, names in fitting.items():
+        if not names:
+            raise UsageError(_no_runtime(network, runtimes, lenient))
+    idle = next((name for name in runtimes if not any(name in names for names in fitting.values())), None)
+    if idle is not None and not lenient:
+        raise UsageError(_no_runtime(networks[0], [idle], lenient))
     for network in networks:
-        for name in runtimes:
+        for name in fitting[network]:
             runtime = RUNTIMES[name]
             format = FORMATS[runtime.format]
             if unit is not None and unit not in runtime.units:
                 refused.append(f"--compute-units {unit}: {name} runs on {', '.join(runtime.units)}")
                 continue
-            for precision in precisions or format.precisions[:1]:
-                if precision not in format.precisions:
+            own = () if network.file is None else (network.file.precision,)
+            asked: Sequence[Precision] = own or precisions or format.precisions[:1]
+            for precision in asked:
+                if not own and precision not in format.precisions:
                     refused.append(
                         f"--precision {precision}: {name} executes {format.title} files, written in "
                         f"{', '.join(format.precisions)}"
@@ -154,6 +165,19 @@ def cases(
     if refused and (not lenient or not made):
         raise UsageError(refused[0])
     return made
+
+
+def _executes(runtime: str, network: Network) -> bool:
+    return network.file is None or RUNTIMES[runtime].format == network.file.format
+
+
+def _no_runtime(network: Network, runtimes: Sequence[str], lenient: bool) -> str:
+    """Why none of `runtimes` executes a file, and which do."""
+    assert network.file is not None  # every runtime executes what is exported for it
+    format = network.file.format
+    fit = [name for name, runtime in RUNTIMES.items() if runtime.format == format]
+    theirs = f"{FORMATS[format].title} files run on {', '.join(fit)}"
+    return f"{network.model}: {theirs}; {'none of these is there' if lenient else 'not on ' + ', '.join(runtimes)}"
 
 
 def load(network: Network) -> Subject:
@@ -190,10 +214,22 @@ class Exporter:
         return self._subject
 
     def job(self, case: Case, affinity: tuple[int, ...] = (), options: tuple[tuple[str, str], ...] = ()) -> Job:
-        """The Job of a case, its network exported where the cache does not hold it. Raises what `load` and `export` raise."""
+        """The Job of a case, its network exported where the cache does not hold it; a file is taken as it is.
+
+        Raises what `load` and `export` raise.
+        """
         from vitscope.export.cache import MODULE, cached, recalled
 
         network = case.network
+        how: dict[str, Any] = {
+            "runtime": case.runtime,
+            "unit": case.unit,
+            "threads": case.threads,
+            "affinity": affinity,
+            "options": options,
+        }
+        if network.file is not None:
+            return Job(artifact=network.file, **how)
         identity = _identity(network)
 
         def kept(format: str) -> Artifact:
@@ -212,10 +248,7 @@ class Exporter:
         if network.weights is not None:
             # a file of the same name may hold other values the next time: those are another row
             artifact = replace(artifact, weights=f"{artifact.weights} ({_digest_of(network.weights)})")
-        return Job(
-            artifact=artifact, runtime=case.runtime, unit=case.unit, threads=case.threads, affinity=affinity,
-            options=options,
-        )  # fmt: skip
+        return Job(artifact=artifact, **how)
 
 
 def _digest_of(path: str) -> str:

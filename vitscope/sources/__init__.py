@@ -13,6 +13,7 @@ from vitscope.errors import UsageError
 Kind = Literal["timm", "torchvision", "python", "onnx"]
 
 _PYTHON = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*")
+_EXPORTED = (".tflite", ".pte", ".pt2", ".mlpackage")
 _WORDS = {"True": True, "False": False, "None": None}
 
 
@@ -28,7 +29,8 @@ class Source:
 def source_of(model: str) -> Source | None:
     """What `model` refers to, or None when it is a spec file, a name of the zoo, or anything else.
 
-    `timm:NAME`, `torchvision:NAME`, `package.module:callable`, or a file `*.onnx`.
+    `timm:NAME`, `torchvision:NAME`, `package.module:callable`, or a file `*.onnx`. Raises UsageError for the files of
+    other formats, in which nothing here can count.
     """
     prefix, colon, rest = model.partition(":")
     if colon and prefix in ("timm", "torchvision"):
@@ -37,6 +39,10 @@ def source_of(model: str) -> Source | None:
         return Source("timm" if prefix == "timm" else "torchvision", rest, model)
     if model.lower().endswith(".onnx"):
         return Source("onnx", model, model)
+    if model.lower().rstrip("/").endswith(_EXPORTED):
+        raise UsageError(
+            f"{model}: an exported file is timed (vitscope measure), not read as a network; of such only .onnx is"
+        )
     if _PYTHON.fullmatch(model) and not Path(model).exists():
         return Source("python", model, model)
     return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from vitscope.graph.record import Graph
@@ -36,3 +37,19 @@ class Network:
     train: Pass
     deploy: Pass
     notes: tuple[str, ...] = ()
+
+
+def parts_of(scopes: Iterable[str], depth: int) -> tuple[str, ...]:
+    """The parts that module paths lie in, by their words alone: the first, and numbered items that hold others, up to
+    `depth` of them. `stages.0.blocks.1.mlp` is in `stages` at depth 1, and in `stages.0.blocks.1` at depth 2."""
+    paths: dict[str, None] = {}
+    for scope in scopes:
+        words = scope.split(".")
+        end = 1
+        if depth > 1 and len(words) > 1 and words[1].isdecimal():
+            end = 2
+            while len(words) > end + 2 and words[end + 1].isdecimal() and not words[end + 2].isdecimal():
+                end += 2
+        if scope:
+            paths[".".join(words[:end])] = None
+    return tuple(paths)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+from collections.abc import Collection
 from dataclasses import replace
 from math import prod
 from pathlib import Path
@@ -12,11 +13,12 @@ from typing import Any
 from vitscope.errors import UnavailableError, UsageError, nearest
 from vitscope.graph.fold import fold_batch_norm
 from vitscope.graph.record import Graph, OpRecord, Param, Shape, Tensor, TensorKind
-from vitscope.sources.network import Network, Part, Pass
+from vitscope.sources.network import Network, Part, Pass, parts_of
 from vitscope.sources.onnx_ops import CONSTANTS, NAMES, VIEWS
 
 Size = tuple[int, int, int]
 _SCOPES = "pkg.torch.onnx.name_scopes"  # where torch's exporter writes the modules that a node stands in
+_TOP = "top"  # what our own exporter writes for a node that stands in no module
 _BUFFERS = {"BatchNormalization": (3, 4), "DequantizeLinear": (1, 2), "QuantizeLinear": (1, 2)}
 
 
@@ -142,9 +144,8 @@ class _Reader:
             for value in graph.input
             if value.name not in self._index
         )
-        has_scopes = any(_written_scope(node) is not None for node in graph.node) or any("." in p.name for p in params)
-        for node in graph.node:
-            self._scope = self._scope_of(node, has_scopes)
+        for node, scope in zip(graph.node, node_scopes(graph, {param.name for param in params}), strict=True):
+            self._scope = scope
             self._node(node)
         outputs = tuple(self._index[value.name] for value in graph.output if value.name in self._index)
         self._place(params)
@@ -163,16 +164,6 @@ class _Reader:
                 name = f"{scope}.{param.name}"
                 params[at] = replace(param, name=name)
                 self._tensors[index] = replace(self._tensors[index], name=name)
-
-    def _scope_of(self, node: Any, has_scopes: bool) -> str:
-        """The module of a node: as its exporter wrote it, else that of its weight, else where the node before it stood."""
-        if not has_scopes:
-            return node.name or node.op_type
-        written = _written_scope(node)
-        if written is not None:
-            return written
-        weights = [name for name in node.input if name in self._index and self._at(name).kind == "param"]
-        return weights[0].rpartition(".")[0] if weights else self._scope
 
     def _at(self, name: str) -> Tensor:
         return self._tensors[self._index[name]]
@@ -329,8 +320,27 @@ _SPECIAL = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum", "Atte
 _VIEW_OPS = frozenset({*VIEWS.values(), "t"})
 
 
+def node_scopes(graph: Any, weights: Collection[str]) -> list[str]:
+    """The module path of each node of a GraphProto, where the names in the file tell modules; else its own name or kind.
+
+    It is the one that the exporter wrote, else that of its weight (a name of `weights`), else that of the node before it.
+    """
+    written = [_written_scope(node) for node in graph.node]
+    if all(scope is None for scope in written) and not any("." in name for name in weights):
+        return [node.name or node.op_type for node in graph.node]
+    found = ""
+    scopes = []
+    for node, scope in zip(graph.node, written, strict=True):
+        if scope is None:
+            named = next((name for name in node.input if name in weights), None)
+            scope = found if named is None else named.rpartition(".")[0]
+        found = scope
+        scopes.append(found)
+    return scopes
+
+
 def _written_scope(node: Any) -> str | None:
-    """The module path that torch's exporters leave: in metadata, or as `/layer1/layer1.0/conv1/Conv`."""
+    """The module path that exporters leave: in metadata, as `/layer1/layer1.0/conv1/Conv`, or ours as `layer1.0/Conv_4`."""
     for entry in node.metadata_props:
         if entry.key == _SCOPES:
             try:
@@ -338,7 +348,9 @@ def _written_scope(node: Any) -> str | None:
             except (ValueError, SyntaxError):
                 return None
     if not node.name.startswith("/"):
-        return None
+        path, slash, call = node.name.partition("/")
+        ours = slash and call.rpartition("_")[0] == node.op_type and call.rpartition("_")[2].isdecimal()
+        return ("" if path == _TOP else path) if ours else None
     names: list[str] = []
     for part in node.name.split("/")[1:-1]:
         if names and part.startswith(f"{names[-1]}."):
@@ -349,16 +361,7 @@ def _written_scope(node: Any) -> str | None:
 
 
 def _parts(graph: Graph, depth: int) -> tuple[Part, ...]:
-    """Rows by the names of scopes alone: the first word, and the numbered items that hold others, up to `depth` of them."""
-    paths: dict[str, None] = {}
+    """Rows by the names of scopes alone, those with an operation that is executed first."""
     at_work = [op.scope for op in graph.ops if not graph.is_constant(op)]
-    for scope in (*at_work, *(op.scope for op in graph.ops), *(param.scope for param in graph.params)):
-        words = scope.split(".")
-        end = 1
-        if depth > 1 and len(words) > 1 and words[1].isdecimal():
-            end = 2
-            while len(words) > end + 2 and words[end + 1].isdecimal() and not words[end + 2].isdecimal():
-                end += 2
-        if scope:
-            paths[".".join(words[:end])] = None
-    return tuple(Part(path, "") for path in paths)
+    scopes = (*at_work, *(op.scope for op in graph.ops), *(param.scope for param in graph.params))
+    return tuple(Part(path, "") for path in parts_of(scopes, depth))

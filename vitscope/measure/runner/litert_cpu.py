@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from vitscope.measure.runner import litert_profile
-from vitscope.measure.runner.noise import fitted, noise
+from vitscope.measure.runner.noise import fitted, noise, pixels, sized
 
 
 def version() -> str:
@@ -23,6 +23,11 @@ class Model:
         from ai_edge_litert.interpreter import Interpreter
 
         self._interpreter = Interpreter(model_path=path, num_threads=int(options.get("threads", 1)))
+        (given,) = self._interpreter.get_input_details()
+        declared = [int(side) for side in given["shape_signature"]]
+        self._resized = min(declared) < 0
+        if self._resized:  # before a delegate sees it
+            self._interpreter.resize_tensor_input(given["index"], sized(declared, options["input_shape"]))
         self._interpreter.allocate_tensors()
         (given,) = self._interpreter.get_input_details()
         self._path, self._threads = path, int(options.get("threads", 1))
@@ -52,11 +57,12 @@ class Model:
         return results
 
     def op_times(self, runs: int) -> tuple[str, list[dict[str, Any]]] | None:
-        """From a second model that profiles, through LiteRT's C library; None where its events cannot be read.
+        """From a second model that profiles, through LiteRT's C library; None where its events cannot be read, or the
+        file leaves sizes open, which that library was not tried with.
 
         Microseconds are whole there, so a kernel loses half of one on average.
         """
-        if not litert_profile.supported(version()):
+        if self._resized or not litert_profile.supported(version()):
             return None
         outputs = self._interpreter.get_output_details()
         rounds = litert_profile.kernels(self._path, [self._input], outputs, self._threads, runs)
@@ -88,6 +94,8 @@ def quantised(given: dict[str, Any], shape: Any) -> Any:
     if scale:
         limits = numpy.iinfo(given["dtype"])
         array = numpy.clip(numpy.round(array / scale) + zero, limits.min, limits.max)
+    else:
+        array = pixels(array, given["dtype"])
     return fitted(array, given["shape"], given["dtype"])
 
 

@@ -28,3 +28,27 @@ def fitted(array: Any, shape: Any, dtype: Any) -> Any:
             raise ValueError(f"the file takes an input of {list(wanted)}, not {list(array.shape)}")
         array = turned
     return numpy.ascontiguousarray(array.astype(dtype))
+
+
+def sized(declared: Any, shape: Any) -> list[int]:
+    """The sides that a file `declared`, with those that it leaves open (no positive integer) taken from `shape` (B, C, H, W).
+
+    They stand in the order in which the file has them: (B, H, W, C) where its declared sides fit no other.
+    """
+    batch, channels, height, width = (int(side) for side in shape)
+    sides = [int(side) if isinstance(side, int) and side > 0 else 0 for side in declared]
+    for order in ([batch, channels, height, width], [batch, height, width, channels]):
+        if len(sides) == 4 and all(own in (0, wanted) for own, wanted in zip(sides, order)):  # noqa: B905  (Python 3.8)
+            return order
+    return sides
+
+
+def pixels(array: Any, dtype: Any) -> Any:
+    """`array` of normal noise spread over the values of `dtype` where that is a type of whole numbers, else as it is."""
+    import numpy
+
+    if not numpy.issubdtype(dtype, numpy.integer):
+        return array
+    limits = numpy.iinfo(dtype)
+    middle = (limits.max + limits.min + 1) / 2
+    return numpy.clip(numpy.round(array * (limits.max - middle) / 3 + middle), limits.min, limits.max)

@@ -39,6 +39,7 @@ def nodes_of(path: str) -> list[OnnxNode]:
 def names_behind(optimised: list[OnnxNode], exported: list[OnnxNode]) -> list[list[str]]:
     """For each node of the optimised graph, its own names, and for one that the runtime put in those of its readers.
 
+    A node that the runtime replaced is called after it, with something appended: the name of the file is told as well.
     A change of layout, say, is made for the node that reads it, and has no name of the file. The change back bears the
     name of the file's value that it gives, and belongs to that.
     """
@@ -48,12 +49,12 @@ def names_behind(optimised: list[OnnxNode], exported: list[OnnxNode]) -> list[li
         for value in node.inputs:
             readers.setdefault(value, []).append(node)
 
-    def known(node: OnnxNode) -> bool:
-        return any(value in own for value in node.outputs) or _begins_with(node.name, own)
-
     def names(node: OnnxNode, depth: int = 4) -> list[str]:
         found = [name for name in (node.name, *node.outputs) if name]
-        if not known(node) and depth:
+        before = _beginning(node.name, own)
+        if before and before not in found:
+            found.append(before)
+        if not before and not any(value in own for value in node.outputs) and depth:
             for value in node.outputs:
                 for reader in readers.get(value, []):
                     found += names(reader, depth - 1)
@@ -62,9 +63,10 @@ def names_behind(optimised: list[OnnxNode], exported: list[OnnxNode]) -> list[li
     return [names(node) for node in optimised]
 
 
-def _begins_with(name: str, own: set[str]) -> bool:
-    """Whether `name` is one of the file's with something appended, as `stem/Conv_0_nchwc` is."""
-    return name in own or any(name[:at] in own for at in range(1, len(name)) if not name[at].isalnum())
+def _beginning(name: str, own: set[str]) -> str:
+    """The longest name of the file that `name` is, or is made of by something appended, as `stem/Conv_0_nchwc` is."""
+    ends = (at for at in range(len(name), 0, -1) if at == len(name) or not name[at].isalnum())
+    return next((name[:at] for at in ends if name[:at] in own), "")
 
 
 def _fields(data: memoryview) -> Any:

@@ -7,7 +7,7 @@ import os
 import tempfile
 from typing import Any
 
-from vitscope.measure.runner.noise import fitted, noise
+from vitscope.measure.runner.noise import fitted, noise, pixels, sized
 from vitscope.measure.runner.onnx_names import OnnxNode, names_behind, nodes_of
 from vitscope.measure.runner.ops import op, typical
 
@@ -15,6 +15,9 @@ _PROVIDERS = ["CPUExecutionProvider"]
 # From 1.29 on ONNX Runtime tells Microsoft of the machine and of each model, from threads and files of its own that would
 # run beside the timed work. It reads this when it is imported; an empty value of the user's leaves it on.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+_TYPES = {
+    "tensor(float)": "float32", "tensor(float16)": "float16", "tensor(uint8)": "uint8", "tensor(int8)": "int8",
+}  # fmt: skip
 _WARM = 5  # inferences of the profiling session that are left out
 
 
@@ -35,13 +38,11 @@ class Model:
         self._threads = int(options.get("threads", 1))
         self._session = onnxruntime.InferenceSession(path, self._settings(), providers=_PROVIDERS)
         (given,) = self._session.get_inputs()
-        dtype = {"tensor(float)": numpy.float32, "tensor(float16)": numpy.float16}.get(given.type)
+        dtype = _TYPES.get(given.type)
         if dtype is None:
-            raise ValueError(f"the file takes {given.type}, not float or half")
-        shape = options["input_shape"]
-        if all(isinstance(side, int) for side in given.shape):
-            shape = given.shape
-        array = fitted(noise(options["input_shape"]), shape, dtype)
+            raise ValueError(f"the file takes {given.type}, not one of {', '.join(_TYPES)}")
+        array = pixels(noise(options["input_shape"]), numpy.dtype(dtype))
+        array = fitted(array, sized(given.shape, options["input_shape"]), dtype)
         self._name = given.name
         self._given = onnxruntime.OrtValue.ortvalue_from_numpy(array)
         self._binding = self._session.io_binding()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from vitscope.measure.runner.noise import fitted, noise
+from vitscope.measure.runner.noise import fitted, noise, pixels, sized
 from vitscope.measure.runner.ops import op, typical
 
 _WARM = 5  # inferences before the counters are read
@@ -35,9 +35,10 @@ class Model:
         }
         compiled = self._core.compile_model(path, "CPU", self._settings)
         given = compiled.input(0)
-        shape = given.partial_shape
-        wanted = list(given.shape) if shape.is_static else options["input_shape"]
-        array = fitted(noise(options["input_shape"]), wanted, given.element_type.to_dtype())
+        declared = [side.get_length() if side.is_static else None for side in given.partial_shape]
+        dtype = given.element_type.to_dtype()
+        array = pixels(noise(options["input_shape"]), dtype)
+        array = fitted(array, sized(declared, options["input_shape"]), dtype)
         self._array = numpy.ascontiguousarray(array)
         self._tensor = openvino.Tensor(self._array, shared_memory=True)
         self._request = compiled.create_infer_request()
