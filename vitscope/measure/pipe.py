@@ -240,6 +240,7 @@ def load_message(job: Job, path: str) -> dict[str, Any]:
         "do": "load", "runtime": job.runtime, "adapter": RUNTIMES[job.runtime].adapter, "path": path,
         "input_shape": list(job.artifact.input_shape), "precision": job.artifact.precision, "unit": job.unit,
         "threads": job.threads, "affinity": list(job.affinity), "options": dict(job.options),
+        "names": list(job.artifact.scopes),  # in the order of the file, for a runtime that profiles without names
     }  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from vitscope.measure.runner.ops import op, typical
+from vitscope.measure.runner.order import FileOp, in_order
 
 _VERSIONS = ("2.3.",)  # whose layout of an event is the one below
 _CPU = 1  # LiteRtHwAccelerators
@@ -71,14 +72,6 @@ class _Layout(ctypes.Structure):
 
 class _TensorType(ctypes.Structure):
     _fields_ = [("element", ctypes.c_int), ("layout", _Layout)]
-
-
-class FileOp(NamedTuple):
-    """An operation of the file: its kind, and the names of the values it makes, which are the file's names for it."""
-
-    number: int
-    kind: str
-    names: list[str]
 
 
 class Kernel(NamedTuple):
@@ -224,43 +217,8 @@ def told(rounds: Sequence[Sequence[Kernel]], parts: Sequence[Sequence[FileOp]], 
 
 
 def aligned(tags: Sequence[str], operations: Sequence[FileOp]) -> list[list[str]]:
-    """The names of the operation that each kernel is, both in their order: the pairing with the most pairs of one kind.
-
-    Operations are left out freely, since XNNPACK fuses and elides them. A kernel that pairs with none takes the names
-    of the pairs before and after it, so that it belongs to their block where that is one.
-    """
-    allowed = [_kinds_of(tag) for tag in tags]
-    rows, columns = len(tags), len(operations)
-    best = [[0] * (columns + 1) for _ in range(rows + 1)]
-    for row in range(rows - 1, -1, -1):
-        here, below = best[row], best[row + 1]
-        for column in range(columns - 1, -1, -1):
-            value = max(below[column], here[column + 1])
-            kind = operations[column].kind
-            if kind in allowed[row]:
-                value = max(value, below[column + 1] + (8 if kind in _COMPUTE else 1))
-            here[column] = value
-    found: list[list[str] | None] = []
-    row = column = 0
-    while row < rows:
-        if column < columns and operations[column].kind in allowed[row]:
-            gain = 8 if operations[column].kind in _COMPUTE else 1
-            if best[row][column] == best[row + 1][column + 1] + gain:
-                found.append(operations[column].names)
-                row, column = row + 1, column + 1
-                continue
-        if column < columns and best[row][column] == best[row][column + 1]:
-            column += 1
-        else:
-            found.append(None)
-            row += 1
-    return [names if names is not None else _between(found, place) for place, names in enumerate(found)]
-
-
-def _between(found: Sequence[list[str] | None], place: int) -> list[str]:
-    before = next((names for names in reversed(found[:place]) if names), [])
-    after = next((names for names in found[place + 1 :] if names), [])
-    return [*before, *after]
+    """The names of the operation that each kernel is, by order and kind (vitscope.measure.runner.order)."""
+    return in_order([_kinds_of(tag) for tag in tags], operations, _COMPUTE)
 
 
 def _kinds_of(tag: str) -> tuple[str, ...]:
