@@ -84,7 +84,7 @@ def module_at(path: str, options: dict[str, Any]) -> tuple[Any, Any]:
             program = move_to_device_pass(program, device)
         module = program.module(check_guards=False)
     else:
-        module = torch.load(path, map_location=device, weights_only=False).eval()
+        module = _unpickled(path, device).eval()
     kinds = {"fp16": torch.float16, "bf16": torch.bfloat16}
     wanted = kinds.get(options.get("precision", "fp32"), torch.float32)
     written = next((value.dtype for value in module.parameters() if value.is_floating_point()), wanted)
@@ -93,6 +93,21 @@ def module_at(path: str, options: dict[str, Any]) -> tuple[Any, Any]:
             raise ValueError(f"the program is in {written}, not {wanted}; its types are fixed when it is exported")
         module = module.to(wanted)
     return module, torch.from_numpy(noise(options["input_shape"])).to(device=device, dtype=wanted)
+
+
+def _unpickled(path: str, device: str) -> Any:
+    """The module that vitscope pickled on this host. Its class may be torchvision's, or timm's, which imports that."""
+    import torch
+
+    try:
+        return torch.load(path, map_location=device, weights_only=False)
+    except RuntimeError as error:
+        if "torchvision::nms" not in str(error):
+            raise
+    from vitscope.sources.build import import_torchvision  # a pickle never leaves the host, where all of vitscope is
+
+    import_torchvision()
+    return torch.load(path, map_location=device, weights_only=False)
 
 
 def _threads(count: int) -> None:
