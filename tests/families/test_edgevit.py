@@ -5,12 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from networks import images, randomise, relative_error, zoo_graph, zoo_model
-from proof import TOLERANCE, counts, part, trains, trains_on_meta
+from networks import zoo_graph
+from proof import counts, part, refused, same_as_formulas, trains, trains_on_meta
 from torch import Tensor
 
-from vitscope.errors import SpecError
-from vitscope.model import fuse
 from vitscope.spec import load_spec
 
 # name; params and MACs of the authors' network at 224 (facts 0.3); heads and sampling rates of the stages; sizes at
@@ -84,14 +82,8 @@ def reference(w: dict[str, Tensor], x: Tensor, heads: tuple[int, ...], depths: l
     [pytest.param(row[0], row[3], s, id=f"{row[0]}-{s[0]}x{s[1]}") for row in TABLE for s in row[-1]],
 )
 def test_same_logits_as_the_formulas(name: str, heads: tuple[int, ...], size: tuple[int, int]) -> None:
-    model, x = zoo_model(name, size), images(*size)
-    randomise(model)
     depths = [len(stage.blocks) for stage in load_spec(name).stages]
-    with torch.no_grad():
-        expected = reference(model.state_dict(), x, heads, depths)
-        assert expected.shape == (2, 1000)
-        assert relative_error(model(x), expected) < TOLERANCE
-        assert relative_error(fuse(model)(x), expected) < TOLERANCE
+    same_as_formulas(name, size, lambda values, x: reference(values, x, heads, depths), 1000)
 
 
 @pytest.mark.parametrize(("name", "params", "core"), [row[:3] for row in TABLE], ids=NAMES)
@@ -134,7 +126,4 @@ def test_the_others_train_on_meta(name: str) -> None:
     ],
 )
 def test_what_cannot_be(tmp_path, change: str, text: str) -> None:
-    spec = tmp_path / "bad.yaml"
-    spec.write_text(f"extends: edgevit_xxs\n{change}\n")
-    with pytest.raises(SpecError, match=text):
-        load_spec(spec)
+    refused(tmp_path, f"extends: edgevit_xxs\n{change}\n", text)

@@ -5,9 +5,8 @@ from __future__ import annotations
 from types import ModuleType
 
 import pytest
-import torch
-from networks import images, relative_error, zoo_graph
-from proof import TOLERANCE, counts, pair, part, same_logits, trains, trains_on_meta
+from networks import zoo_graph
+from proof import breaks_parity, counts, named_sizes, part, same_logits, trains, trains_on_meta
 from torch import nn
 
 from vitscope.blocks.layers import SqueezeExcite
@@ -24,9 +23,7 @@ TABLE = [
 NAMES = [row[0] for row in TABLE]
 
 
-@pytest.mark.parametrize(
-    ("name", "size"), [pytest.param(row[0], s, id=f"{row[0]}-{s[0]}x{s[1]}") for row in TABLE for s in row[-1]]
-)
+@pytest.mark.parametrize(("name", "size"), named_sizes(TABLE))
 def test_same_logits_as_timm(timm: ModuleType, name: str, size: tuple[int, int]) -> None:
     same_logits(timm, name, size, sized=False)
 
@@ -75,8 +72,4 @@ def relu_in_squeeze(model: nn.Module) -> None:
 
 @pytest.mark.parametrize("mistake", [other_norm_eps, relu_in_squeeze], ids=lambda m: m.__name__)
 def test_a_mistake_breaks_parity(timm: ModuleType, mistake) -> None:
-    theirs, ours = pair(timm, "efficientnet_b0", (64, 64), sized=False)
-    mistake(ours)
-    x = images(64, 64)
-    with torch.no_grad():
-        assert relative_error(ours(x), theirs(x)) > TOLERANCE
+    breaks_parity(timm, "efficientnet_b0", mistake, sized=False)

@@ -8,20 +8,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 from networks import images, randomise, relative_error, zoo_graph, zoo_model
+from proof import TOLERANCE, named_sizes, pair, part, refused
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from vitscope.blocks.efficientvit import linear_attention
-from vitscope.cost.ops import macs
-from vitscope.errors import SpecError
-from vitscope.graph.record import Graph
 from vitscope.model import build, fuse, fuse_in_place
 from vitscope.spec import load_spec
 from vitscope.weights import load_state
 from vitscope.weights.efficientvit import TIMM
 from vitscope.weights.naming import our_names
-
-TOLERANCE = 1e-5
 
 # name, which is also timm's; params, params of the deploy form, MACs at 224, MACs at other sides (facts 0.3, D.2, D.3);
 # input sizes at which logits are compared
@@ -58,27 +54,9 @@ PARTS = [{part: row[i] for part, row in B_PARTS.items()} for i in range(4)]
 PARTS += [{part: row[i] for part, row in L_PARTS.items()} for i in range(3)]
 
 
-def part(graph: Graph, *prefixes: str) -> tuple[int, int]:
-    """Params and MACs of the modules under any of `prefixes`."""
-    found = [macs(graph, op) for op in graph.ops if f"{op.scope}.".startswith(prefixes)]
-    assert None not in found
-    return sum(p.numel for p in graph.params if p.name.startswith(prefixes)), sum(count or 0 for count in found)
-
-
-def pair(timm: ModuleType, name: str, size: tuple[int, int]) -> tuple[nn.Module, nn.Module]:
-    """timm's network with random values, and ours with its weights."""
-    theirs = timm.create_model(name).eval()
-    randomise(theirs)
-    ours = zoo_model(name, size)
-    load_state(ours, theirs.state_dict())
-    return theirs, ours
-
-
-@pytest.mark.parametrize(
-    ("name", "size"), [pytest.param(row[0], s, id=f"{row[0]}-{s[0]}x{s[1]}") for row in TABLE for s in row[-1]]
-)
+@pytest.mark.parametrize(("name", "size"), named_sizes(TABLE))
 def test_same_logits_as_timm(timm: ModuleType, name: str, size: tuple[int, int]) -> None:
-    theirs, ours = pair(timm, name, size)
+    theirs, ours = pair(timm, name, size, sized=False)
     x = images(*size)
     with torch.no_grad():
         assert relative_error(ours(x), theirs(x)) < TOLERANCE
@@ -103,11 +81,11 @@ def test_counts(
         with FlopCounterMode(display=False) as counter:
             model(x)
         fuse_in_place(model)
-    assert part(zoo_graph(name), "") == (params, core)
+    assert part(zoo_graph(name)) == (params, core)
     assert counter.get_total_flops() == 2 * core
     assert sum(p.numel() for p in model.parameters()) == deploy_params
     assert not any(isinstance(m, nn.BatchNorm2d) for m in model.modules())
-    assert {side: part(zoo_graph(name, (side, side)), "")[1] for side in others} == others
+    assert {side: part(zoo_graph(name, (side, side)))[1] for side in others} == others
 
 
 @pytest.mark.parametrize(("name", "parts"), list(zip(NAMES, PARTS, strict=True)), ids=NAMES)
@@ -115,7 +93,7 @@ def test_parts_count_as_published(name: str, parts: dict[str, tuple[int, int]]) 
     graph = zoo_graph(name)
     found = {p: part(graph, f"{p}.", *(["stages.0."] if p == "stem" else [])) for p in parts}
     assert found == parts
-    assert tuple(map(sum, zip(*parts.values(), strict=True))) == part(graph, "")
+    assert tuple(map(sum, zip(*parts.values(), strict=True))) == part(graph)
 
 
 def test_params_and_macs_of_a_block_by_their_formulas() -> None:
@@ -229,7 +207,7 @@ def all_heads_together(x: Tensor, number: int, dim: int) -> list[Tensor]:
 
 @pytest.mark.parametrize("mistake", ["q‖k‖v of all heads", "no second scale", "erf gelu", "norm eps"])
 def test_a_mistake_breaks_parity(timm: ModuleType, monkeypatch: pytest.MonkeyPatch, mistake: str) -> None:
-    theirs, ours = pair(timm, "efficientvit_l1" if mistake == "erf gelu" else "efficientvit_b0", (64, 64))
+    theirs, ours = pair(timm, "efficientvit_l1" if mistake == "erf gelu" else "efficientvit_b0", (64, 64), sized=False)
     x = images(64, 64)
     with torch.no_grad():
         expected = theirs(x)
@@ -246,7 +224,8 @@ def test_a_mistake_breaks_parity(timm: ModuleType, monkeypatch: pytest.MonkeyPat
 
 
 def test_what_cannot_be(tmp_path) -> None:
-    spec = tmp_path / "bad.yaml"
-    spec.write_text("extends: efficientvit_b1\nstages: {3: {head_dim: 48}}\n")
-    with pytest.raises(SpecError, match="heads of head_dim 48 do not divide 128 channels"):
-        load_spec(spec)
+    refused(
+        tmp_path,
+        "extends: efficientvit_b1\nstages: {3: {head_dim: 48}}\n",
+        "heads of head_dim 48 do not divide 128 channels",
+    )

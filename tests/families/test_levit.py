@@ -6,8 +6,8 @@ from types import ModuleType
 
 import pytest
 import torch
-from networks import images, randomise, relative_error, zoo_graph, zoo_model
-from proof import TOLERANCE, counts, pair, part, same_logits, trains, trains_on_meta
+from networks import randomise, relative_error, zoo_graph, zoo_model
+from proof import TOLERANCE, breaks_parity, counts, named_sizes, part, same_logits, trains, trains_on_meta
 from torch import nn
 
 from vitscope.blocks.tokens import BiasTable
@@ -28,9 +28,7 @@ NAMES = [row[0] for row in TABLE]
 DOWN = ("stages.1.downsample", "stages.2.downsample")
 
 
-@pytest.mark.parametrize(
-    ("name", "size"), [pytest.param(row[0], s, id=f"{row[0]}-{s[0]}x{s[1]}") for row in TABLE for s in row[-1]]
-)
+@pytest.mark.parametrize(("name", "size"), named_sizes(TABLE))
 def test_same_logits_as_timm(timm: ModuleType, name: str, size: tuple[int, int]) -> None:
     same_logits(timm, name, size)
 
@@ -109,11 +107,7 @@ def one_head(model: nn.Module) -> None:
 
 @pytest.mark.parametrize("mistake", [no_bias, last_stem_act, one_head], ids=lambda m: m.__name__)
 def test_a_mistake_breaks_parity(timm: ModuleType, mistake) -> None:
-    theirs, ours = pair(timm, "levit_128s", (64, 64))
-    mistake(ours)
-    x = images(64, 64)
-    with torch.no_grad():
-        assert relative_error(ours(x), theirs(x)) > TOLERANCE
+    breaks_parity(timm, "levit_128s", mistake)
 
 
 @pytest.mark.parametrize(

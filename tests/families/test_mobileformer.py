@@ -5,13 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from networks import images, randomise, relative_error, zoo_graph, zoo_model
-from proof import TOLERANCE, counts, part, trains, trains_on_meta
+from networks import zoo_graph
+from proof import counts, named_sizes, part, refused, same_as_formulas, trains, trains_on_meta
 from torch import Tensor
-
-from vitscope.errors import SpecError
-from vitscope.model import fuse
-from vitscope.spec import load_spec
 
 # name; params and MACs of the authors' network at 224 (facts 0.3); sizes at which logits are compared
 TABLE = [
@@ -100,17 +96,9 @@ def reference(w: dict[str, Tensor], x: Tensor) -> Tensor:
     return linear(y * hsigmoid(y), "head.head")
 
 
-@pytest.mark.parametrize(
-    ("name", "size"), [pytest.param(row[0], s, id=f"{row[0]}-{s[0]}x{s[1]}") for row in TABLE for s in row[-1]]
-)
+@pytest.mark.parametrize(("name", "size"), named_sizes(TABLE))
 def test_same_logits_as_the_formulas(name: str, size: tuple[int, int]) -> None:
-    model, x = zoo_model(name, size), images(*size)
-    randomise(model)
-    with torch.no_grad():
-        expected = reference(model.state_dict(), x)
-        assert expected.shape == (2, 1000)
-        assert relative_error(model(x), expected) < TOLERANCE
-        assert relative_error(fuse(model)(x), expected) < TOLERANCE
+    same_as_formulas(name, size, reference, 1000)
 
 
 @pytest.mark.parametrize(("name", "params", "core"), [row[:3] for row in TABLE], ids=NAMES)
@@ -152,7 +140,4 @@ def test_the_other_trains_on_meta() -> None:
     ],
 )
 def test_what_cannot_be(tmp_path, change: str, text: str) -> None:
-    spec = tmp_path / "bad.yaml"
-    spec.write_text(f"extends: mobile_former_294m\n{change}\n")
-    with pytest.raises(SpecError, match=text):
-        load_spec(spec)
+    refused(tmp_path, f"extends: mobile_former_294m\n{change}\n", text)

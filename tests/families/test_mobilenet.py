@@ -5,9 +5,8 @@ from __future__ import annotations
 from types import ModuleType
 
 import pytest
-import torch
-from networks import images, relative_error, zoo_graph
-from proof import TOLERANCE, counts, pair, part, same_logits, trains
+from networks import zoo_graph
+from proof import breaks_parity, counts, named_sizes, part, same_logits, trains
 from torch import nn
 
 from vitscope.blocks.layers import SqueezeExcite
@@ -23,9 +22,7 @@ TABLE = [
 NAMES = [row[0] for row in TABLE]
 
 
-@pytest.mark.parametrize(
-    ("name", "size"), [pytest.param(row[0], s, id=f"{row[0]}-{s[0]}x{s[1]}") for row in TABLE for s in row[-1]]
-)
+@pytest.mark.parametrize(("name", "size"), named_sizes(TABLE))
 def test_same_logits_as_timm(timm: ModuleType, name: str, size: tuple[int, int]) -> None:
     same_logits(timm, name, size, sized=False)
 
@@ -100,11 +97,7 @@ def no_residual(model: nn.Module) -> None:
 
 @pytest.mark.parametrize("mistake", [relu_everywhere, smooth_gate, no_residual], ids=lambda m: m.__name__)
 def test_a_mistake_breaks_parity(timm: ModuleType, mistake) -> None:
-    theirs, ours = pair(timm, "mobilenetv3_large_100", (64, 64), sized=False)
-    mistake(ours)
-    x = images(64, 64)
-    with torch.no_grad():
-        assert relative_error(ours(x), theirs(x)) > TOLERANCE
+    breaks_parity(timm, "mobilenetv3_large_100", mistake, sized=False)
 
 
 @pytest.mark.parametrize(

@@ -8,13 +8,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from networks import randomise, relative_error, zoo_graph
-from proof import TOLERANCE, Size, same_logits, trains, trains_on_meta
+from proof import TOLERANCE, Size, named_sizes, refused, same_logits, trains, trains_on_meta
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from vitscope.blocks.reparam import ReparamConv
 from vitscope.cost.conventions import params_and_macs
-from vitscope.errors import SpecError
 from vitscope.model import build, fuse, fuse_in_place
 from vitscope.spec import load_spec
 from vitscope.weights.names import naming_of
@@ -39,9 +38,7 @@ def counted(model: nn.Module, size: tuple[int, ...]) -> tuple[int, int]:
     return sum(p.numel() for p in model.parameters()), counter.get_total_flops() // 2
 
 
-@pytest.mark.parametrize(
-    ("name", "size"), [pytest.param(row[0], s, id=f"{row[0]}-{s[0]}x{s[1]}") for row in TABLE for s in row[-1]]
-)
+@pytest.mark.parametrize(("name", "size"), named_sizes(TABLE))
 def test_same_logits_as_timm_before_and_after_fuse(timm: ModuleType, name: str, size: Size) -> None:
     same_logits(timm, name, size, sized=False)
 
@@ -146,7 +143,8 @@ def test_a_lost_identity_or_a_kernel_off_its_centre_is_noticed(monkeypatch: pyte
 
 
 def test_what_cannot_be(tmp_path) -> None:
-    spec = tmp_path / "bad.yaml"
-    spec.write_text("extends: mobileone_s0\nstages: {0: {se_ratio: 0.01}}\n")
-    with pytest.raises(SpecError, match=r"se_ratio 0\.01 of 48 channels leaves no squeezed channel"):
-        load_spec(spec)
+    refused(
+        tmp_path,
+        "extends: mobileone_s0\nstages: {0: {se_ratio: 0.01}}\n",
+        r"se_ratio 0\.01 of 48 channels leaves no squeezed channel",
+    )

@@ -8,12 +8,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from networks import images, randomise, relative_error, zoo_graph, zoo_model
-from proof import TOLERANCE, counts, pair, part, same_logits, trains, trains_on_meta
+from proof import TOLERANCE, counts, named_sizes, pair, part, refused, same_logits, trains, trains_on_meta
 from torch import nn
 
 from vitscope.blocks.mobilevit import fold, unfold
 from vitscope.cost.conventions import params_and_macs
-from vitscope.errors import SpecError
 from vitscope.model import fuse
 from vitscope.spec import load_spec
 from vitscope.weights.names import naming_of
@@ -51,9 +50,7 @@ V1_PARTS = {
 }
 
 
-@pytest.mark.parametrize(
-    ("name", "size"), [pytest.param(row[0], s, id=f"{row[0]}-{s[0]}x{s[1]}") for row in TABLE for s in row[-1]]
-)
+@pytest.mark.parametrize(("name", "size"), named_sizes(TABLE))
 def test_same_logits_as_timm(timm: ModuleType, name: str, size: tuple[int, int]) -> None:
     same_logits(timm, name, size, sized=False)
 
@@ -214,10 +211,11 @@ def test_a_mistake_breaks_parity(timm: ModuleType, monkeypatch: pytest.MonkeyPat
 
 
 def test_what_cannot_be(tmp_path) -> None:
-    spec = tmp_path / "bad.yaml"
-    spec.write_text("extends: mobilevit_xxs\nstages: {2: {dim: 66}}\n")
-    with pytest.raises(SpecError, match="4 heads do not divide the 66 channels of dim"):
-        load_spec(spec)
-    spec.write_text("extends: mobilevitv2_050\nstages: {2: {dim_ratio: 0.001}}\n")
-    with pytest.raises(SpecError, match=r"dim_ratio 0\.001 of 128 channels leaves no width for the tokens"):
-        load_spec(spec)
+    refused(
+        tmp_path, "extends: mobilevit_xxs\nstages: {2: {dim: 66}}\n", "4 heads do not divide the 66 channels of dim"
+    )
+    refused(
+        tmp_path,
+        "extends: mobilevitv2_050\nstages: {2: {dim_ratio: 0.001}}\n",
+        r"dim_ratio 0\.001 of 128 channels leaves no width for the tokens",
+    )

@@ -7,7 +7,7 @@ from types import ModuleType
 import pytest
 import torch
 from networks import images, randomise, relative_error, zoo_graph, zoo_model
-from proof import TOLERANCE, counts, pair, part, same_logits, trains, trains_on_meta
+from proof import TOLERANCE, breaks_parity, counts, named_sizes, part, same_logits, trains, trains_on_meta
 from torch import nn
 
 from vitscope.blocks.layers import LayerScale
@@ -24,9 +24,7 @@ TABLE = [
 NAMES = [row[0] for row in TABLE]
 
 
-@pytest.mark.parametrize(
-    ("name", "size"), [pytest.param(row[0], s, id=f"{row[0]}-{s[0]}x{s[1]}") for row in TABLE for s in row[-1]]
-)
+@pytest.mark.parametrize(("name", "size"), named_sizes(TABLE))
 def test_same_logits_as_timm(timm: ModuleType, name: str, size: tuple[int, int]) -> None:
     same_logits(timm, name, size, sized=False)
 
@@ -78,11 +76,7 @@ def authors_head(model: nn.Module) -> None:
 
 @pytest.mark.parametrize("mistake", [padded_pooling, authors_head], ids=lambda m: m.__name__)
 def test_a_mistake_breaks_parity(timm: ModuleType, mistake) -> None:
-    theirs, ours = pair(timm, "poolformer_s12", (64, 64), sized=False)
-    mistake(ours)
-    x = images(64, 64)
-    with torch.no_grad():
-        assert relative_error(ours(x), theirs(x)) > TOLERANCE
+    breaks_parity(timm, "poolformer_s12", mistake, sized=False)
 
 
 @pytest.mark.parametrize(

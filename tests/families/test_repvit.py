@@ -7,11 +7,10 @@ from types import ModuleType
 import pytest
 import torch
 from networks import images, relative_error, zoo_graph
-from proof import TOLERANCE, Size, pair, part, same_logits, trains, trains_on_meta
+from proof import TOLERANCE, Size, named_sizes, pair, part, refused, same_logits, trains, trains_on_meta
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from vitscope.errors import SpecError
 from vitscope.model import build, fuse, fuse_in_place
 from vitscope.spec import load_spec
 
@@ -34,9 +33,7 @@ def counted(model: nn.Module, size: tuple[int, ...]) -> tuple[int, int]:
     return sum(p.numel() for p in model.parameters()), counter.get_total_flops() // 2
 
 
-@pytest.mark.parametrize(
-    ("name", "size"), [pytest.param(row[0], s, id=f"{row[0]}-{s[0]}x{s[1]}") for row in TABLE for s in row[-1]]
-)
+@pytest.mark.parametrize(("name", "size"), named_sizes(TABLE))
 def test_same_logits_as_timm_before_and_after_fuse(timm: ModuleType, name: str, size: Size) -> None:
     same_logits(timm, name, size, sized=False)
 
@@ -101,7 +98,8 @@ def test_a_mistake_breaks_parity(timm: ModuleType, mistake: str) -> None:
 
 
 def test_a_norm_for_each_head_stands_behind_the_pooling(tmp_path) -> None:
-    spec = tmp_path / "bad.yaml"
-    spec.write_text("extends: repvit_m0_9\nhead: {pool_first: false}\n")
-    with pytest.raises(SpecError, match="own_norms needs norm: bn, pool: mean and pool_first: true"):
-        load_spec(spec)
+    refused(
+        tmp_path,
+        "extends: repvit_m0_9\nhead: {pool_first: false}\n",
+        "own_norms needs norm: bn, pool: mean and pool_first: true",
+    )

@@ -5,12 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from networks import images, randomise, relative_error, zoo_graph, zoo_model
-from proof import TOLERANCE, counts, part, trains_on_meta
+from networks import zoo_graph
+from proof import counts, named_sizes, part, refused, same_as_formulas, trains, trains_on_meta
 from torch import Tensor
 
-from vitscope.errors import SpecError
-from vitscope.model import fuse
 from vitscope.spec import load_spec
 
 # name; params and MACs of the backbone at 512 (facts 0.3); params of the head (facts E; of B1 by the same formula);
@@ -70,17 +68,9 @@ def reference(w: dict[str, Tensor], x: Tensor) -> Tensor:
     return conv(F.batch_norm(y, *values, eps=1e-5).relu(), "head.head")
 
 
-@pytest.mark.parametrize(
-    ("name", "size"), [pytest.param(row[0], s, id=f"{row[0]}-{s[0]}x{s[1]}") for row in TABLE for s in row[-1]]
-)
+@pytest.mark.parametrize(("name", "size"), named_sizes(TABLE))
 def test_same_logits_as_the_formulas(name: str, size: tuple[int, int]) -> None:
-    model, x = zoo_model(name, size), images(*size)
-    randomise(model)
-    with torch.no_grad():
-        expected = reference(model.state_dict(), x)
-        assert expected.shape == (2, 150, size[0] // 4, size[1] // 4)
-        assert relative_error(model(x), expected) < TOLERANCE
-        assert relative_error(fuse(model)(x), expected) < TOLERANCE
+    same_as_formulas(name, size, reference, 150, size[0] // 4, size[1] // 4)
 
 
 @pytest.mark.parametrize(("name", "params", "core", "head"), [row[:4] for row in TABLE], ids=NAMES)
@@ -118,12 +108,7 @@ def test_parts() -> None:
 
 
 def test_one_step_of_training_reaches_every_parameter() -> None:
-    model = zoo_model("segformer_b0_ade20k", (64, 64)).train()
-    randomise(model)
-    labels = torch.randint(150, (2, 16, 16), generator=torch.Generator().manual_seed(0))
-    F.cross_entropy(model(images(64, 64)), labels).backward()
-    without = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
-    assert without == []
+    trains("segformer_b0_ade20k", (64, 64), grid=(16, 16))
 
 
 def test_the_other_trains_on_meta() -> None:
@@ -139,7 +124,4 @@ def test_the_other_trains_on_meta() -> None:
     ],
 )
 def test_what_cannot_be(tmp_path, change: str, text: str) -> None:
-    spec = tmp_path / "bad.yaml"
-    spec.write_text(f"extends: segformer_b0_ade20k\n{change}\n")
-    with pytest.raises(SpecError, match=text):
-        load_spec(spec)
+    refused(tmp_path, f"extends: segformer_b0_ade20k\n{change}\n", text)

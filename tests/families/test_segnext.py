@@ -6,12 +6,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from networks import images, randomise, relative_error, zoo_graph, zoo_model
-from proof import TOLERANCE, counts, part, trains_on_meta
+from proof import TOLERANCE, counts, named_sizes, part, refused, same_as_formulas, trains, trains_on_meta
 from torch import Tensor, nn
 
 from vitscope.blocks.layers import LayerScale
 from vitscope.cost.conventions import params_and_macs
-from vitscope.errors import SpecError
 from vitscope.model import fuse
 from vitscope.spec import load_spec
 
@@ -93,17 +92,11 @@ def depths_of(name: str) -> list[int]:
     return [len(stage.blocks) - 1 for stage in load_spec(name).stages]
 
 
-@pytest.mark.parametrize(
-    ("name", "size"), [pytest.param(row[0], s, id=f"{row[0]}-{s[0]}x{s[1]}") for row in TABLE for s in row[-1]]
-)
+@pytest.mark.parametrize(("name", "size"), named_sizes(TABLE))
 def test_same_logits_as_the_formulas(name: str, size: tuple[int, int]) -> None:
-    model, x = zoo_model(name, size), images(*size)
-    randomise(model)
-    with torch.no_grad():
-        expected = reference(model.state_dict(), x, depths_of(name))
-        assert expected.shape == (2, 150, -(-size[0] // 8), -(-size[1] // 8))
-        assert relative_error(model(x), expected) < TOLERANCE
-        assert relative_error(fuse(model)(x), expected) < TOLERANCE
+    same_as_formulas(
+        name, size, lambda values, x: reference(values, x, depths_of(name)), 150, -(-size[0] // 8), -(-size[1] // 8)
+    )
 
 
 def test_six_updates_in_training() -> None:
@@ -155,12 +148,7 @@ def test_parts() -> None:
 
 
 def test_one_step_of_training_reaches_every_parameter() -> None:
-    model = zoo_model("segnext_t_ade20k", (64, 64)).train()
-    randomise(model)
-    labels = torch.randint(150, (2, 8, 8), generator=torch.Generator().manual_seed(0))
-    F.cross_entropy(model(images(64, 64)), labels).backward()
-    without = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
-    assert without == []
+    trains("segnext_t_ade20k", (64, 64), grid=(8, 8))
 
 
 def test_the_other_trains_on_meta() -> None:
@@ -187,7 +175,4 @@ def test_fuse_leaves_one_gain_a_block() -> None:
     ],
 )
 def test_what_cannot_be(tmp_path, change: str, text: str) -> None:
-    spec = tmp_path / "bad.yaml"
-    spec.write_text(f"extends: segnext_t_ade20k\n{change}\n")
-    with pytest.raises(SpecError, match=text):
-        load_spec(spec)
+    refused(tmp_path, f"extends: segnext_t_ade20k\n{change}\n", text)
