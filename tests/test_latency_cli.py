@@ -28,6 +28,14 @@ def test_show_prints_facts_with_sources_coefficients_limits_and_error(capsys: py
         assert text in out
 
 
+def test_a_device_without_a_fit_is_listed_and_shown_as_roofline_only(capsys: pytest.CaptureFixture[str]):
+    _, out, _ = run(capsys)
+    assert next(line for line in out.splitlines() if line.startswith("h200")).count("roofline only") == 1
+    code, out, _ = run(capsys, "show", "h200")
+    assert code == 0
+    assert "roofline only, no latency but a lower bound" in out and "unconfirmed: L2 cache" in out
+
+
 def test_show_as_json_is_the_whole_record(capsys: pytest.CaptureFixture[str]):
     code, out, _ = run(capsys, "show", "iphone12", "--json")
     record = json.loads(out)
@@ -45,8 +53,9 @@ def test_show_as_markdown(capsys: pytest.CaptureFixture[str]):
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (("show", "iphone21"), 2, "did you mean 'iphone12'"),
-        (("check", "iphone21"), 2, "did you mean 'iphone12'"),
+        (("show", "iphone112"), 2, "did you mean 'iphone12'"),
+        (("check", "iphone112"), 2, "did you mean 'iphone12'"),
+        (("check", "h200"), 3, "roofline only, there is no fit to repeat"),
         (("show", "nothing.yaml"), 2, "no such device file"),
         (("show", "iphone12", "--format", "csv"), 2, "use --format text, md or json"),
     ],

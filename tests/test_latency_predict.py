@@ -16,11 +16,14 @@ from vitscope.graph.record import Graph
 from vitscope.graph.trace import trace
 from vitscope.latency.device import Device, load_device
 from vitscope.latency.difference import difference, kernel_counts, unshared_seconds
+from vitscope.latency.geometry import Geometry
 from vitscope.latency.kernels import Kernel, lower
-from vitscope.latency.predict import coefficients_cost, kernel_cost, predict, segment_cost
+from vitscope.latency.predict import coefficients_cost, kernel_cost, lane_macs, predict, segment_cost
 from vitscope.latency.residency import SIGNS, total_signs
 
 IPHONE12 = load_device("iphone12")
+assert IPHONE12.coefficients is not None
+FITTED = IPHONE12.coefficients
 MEGA = 1_000_000
 
 
@@ -45,7 +48,7 @@ def block(width: int, expansion: int = 4) -> nn.Module:
 
 
 def with_coefficients(**changes: Any) -> Device:
-    return replace(IPHONE12, name="test", coefficients=replace(IPHONE12.coefficients, **changes))
+    return replace(IPHONE12, name="test", coefficients=replace(FITTED, **changes))
 
 
 # Arithmetic of one kernel, by hand
@@ -53,7 +56,7 @@ def with_coefficients(**changes: Any) -> Device:
 
 def test_kernel_cost_is_bytes_and_macs_times_coefficients():
     c = replace(
-        IPHONE12.coefficients, spill="kernel", knee_bytes=1000, weight_byte_s=1e-9, spilled_byte_s=1e-10,
+        FITTED, spill="kernel", knee_bytes=1000, weight_byte_s=1e-9, spilled_byte_s=1e-10,
         resident_byte_s=1e-11, mac_s=1e-12, tap_s=1e-11, kernel_s=1e-6,
     )  # fmt: skip
     small = Kernel("pointwise", "", macs=6400, reads=100, weights=50, writes=400, depth=16, ops=())
@@ -152,10 +155,45 @@ def test_networks_that_fall_back_are_not_calibrated(timm: ModuleType, name: str,
 def test_every_refused_row_of_the_table_took_longer_than_the_lower_bound(timm: ModuleType):
     from vitscope.latency.table import load_table
 
-    rows = [row for row in load_table("iphone12").rows if row.sign and row.network.resolution == 224]
+    rows = [row for row in load_table(IPHONE12).rows if row.sign and row.network.pixels == 224 * 224]
     fastest = {row.network.name: min(r.latency_s for r in rows if r.network == row.network) for row in rows}
     for name in ("deit_tiny_patch16_224", "mobilenetv3_small_100", "resmlp_24_224", "convnext_tiny"):
         assert predict(IPHONE12, [network(timm, name)]).low_s < fastest[name]
+
+
+def test_channels_are_padded_to_lanes_in_each_group():
+    def laned(kind: str, depth: int, out_channels: int, groups: int) -> float:
+        channels = Geometry(1, depth * groups, out_channels, groups=groups)
+        return lane_macs(Kernel(kind, "", 6000, 0, 0, 0, depth, (), geometry=channels), 16)  # type: ignore[arg-type]
+
+    assert laned("conv", 3, 24, 1) == pytest.approx(6000 * 16 / 3 * 32 / 24)  # a stem: 3 of 16, 24 of 32
+    assert laned("pointwise", 64, 32, 1) == 6000
+    assert laned("grouped", 4, 128, 32) == pytest.approx(6000 * (16 / 4) ** 2)  # 32 groups of 4
+    assert laned("depthwise", 1, 32, 32) == 6000  # the taps are its price
+    assert lane_macs(Kernel("conv", "", 6000, 0, 0, 0, 3, ()), 16) == 6000  # channels not known
+
+
+def test_elements_without_products_cost_on_the_chip_alone():
+    c = replace(FITTED, spill="kernel", knee_bytes=1000, vector_s=1e-9, kernel_s=0.0)
+    stays = Kernel("activation", "", 0, 250, 0, 250, 1, ())
+    assert coefficients_cost(c, 2, stays).start_s == pytest.approx(250e-9)
+    leaves = replace(stays, reads=251)  # 1,002 bytes: now memory is the price
+    assert coefficients_cost(c, 2, leaves).start_s == 0.0
+    assert coefficients_cost(c, 2, leaves).traffic_s == pytest.approx(1002 * c.spilled_byte_s)
+    assert coefficients_cost(c, 2, replace(stays, kind="matmul")).start_s == 0.0
+
+
+def test_without_a_fit_there_is_a_bound_and_no_latency():
+    device = load_device("raspberry_pi5")
+    graph = graph_of(block(64), 1, 64, 28, 28)
+    found = predict(device, [graph])
+    assert (found.status, found.latency_s, found.high_s, found.interval) == ("not calibrated", None, None, None)
+    assert "roofline only" in found.reason
+    # 64 · 256 + 256 · 64 pointwise and 256 · 9 depthwise MACs a position, all of them faster than their weights
+    macs = 28 * 28 * (2 * 64 * 256 + 256 * 9)
+    peak, bandwidth = device.fact("peak_macs_per_s"), device.fact("memory_bytes_per_s")
+    assert peak and bandwidth and found.low_s == pytest.approx(macs / peak)
+    assert difference(device, [graph], [graph]).verdict == "cannot be compared"
 
 
 def test_signs_continue_over_the_border_of_segments():

@@ -85,7 +85,7 @@ def show(name: Name, form: FormatChoice = None, as_json: AsJson = False) -> None
 
 @app.command()
 def check(name: Name, form: FormatChoice = None, as_json: AsJson = False) -> None:
-    """Repeat the fit of a shipped device from its table and print the error held out by family (half a minute).
+    """Repeat the fit of a shipped device from its table and print the error held out by family (up to some minutes).
 
     Exits 1 when the fit does not give the shipped coefficients back.
     """
@@ -94,20 +94,27 @@ def check(name: Name, form: FormatChoice = None, as_json: AsJson = False) -> Non
     from vitscope.cli.output import emit_tables
     from vitscope.latency.device import load_device
     from vitscope.latency.fit import coefficients
+    from vitscope.latency.score import score
     from vitscope.latency.table import load_table
-    from vitscope.latency.validate import BANDS, in_band, score, validate
+    from vitscope.latency.validate import in_band, validate
     from vitscope.report.devices import check_tables
 
     device = load_device(name)
     chosen = _format(form, as_json)
+    if device.coefficients is None:
+        raise UnavailableError(f"{device.name} is roofline only, there is no fit to repeat: {device.roofline_only}")
     progress = (lambda line: print(line, file=sys.stderr)) if sys.stderr.isatty() else None
-    report = validate(load_table(device.name), say=progress)
+    report = validate(load_table(device), device, say=progress)
     refit = coefficients(report.fitted)
     if chosen == Format.json:
-        bands = [{"pixels": p, **asdict(score(in_band(report.held_out, i)))} for i, p in enumerate(BANDS)]
-        print(
-            json.dumps({"schema_version": 1, "device": name, "coefficients": asdict(refit), "bands": bands}, indent=2)
-        )
+        bands = [
+            {"pixels": pixels, **asdict(score(in_band(report.held_out, report.bands, i)))}
+            for i, pixels in enumerate(report.bands)
+        ]
+        record = {"schema_version": 1, "device": name, "coefficients": asdict(refit), "bands": bands}
+        record |= {"random": asdict(score(report.random)), "noise": asdict(report.noise)}
+        record["baselines"] = {label: asdict(value) for label, value in report.baselines}
+        print(json.dumps(record, indent=2))
     else:
         emit_tables(check_tables(device, report), chosen.value)
     if not device.coefficients.agrees_with(refit):

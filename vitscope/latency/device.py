@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from vitscope.errors import UsageError, nearest
+from vitscope.latency.class_cost import ClassCosts
+from vitscope.latency.class_cost_file import parse_classes
 from vitscope.latency.fields import Fields, read_yaml
 from vitscope.latency.residency import SIGNS, ResidencyRule
 from vitscope.latency.runtime import FusionRules, load_runtime
@@ -22,11 +24,15 @@ Spill = Literal["kernel", "operand"]
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """A number known of the hardware, in the unit that its key names, and where it was read."""
+    """A number known of the hardware, in the unit that its key names, and where it was read.
+
+    `confirmed` is False for what nobody looked up at its maker: from memory, or derived from other facts.
+    """
 
     key: str
     value: float
     source: str
+    confirmed: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +42,9 @@ class Coefficients:
     `overlap` says whether compute and traffic hide behind one another: never, within a kernel, or over the whole network.
     `spill` says what is held against `knee_bytes` to decide whether activations leave the chip: all that a kernel reads
     and writes, or its reads and its writes each. `tap_s` is per output element and kernel position, whatever the number of
-    channels: the price of few channels. `score_s` is per element of a softmax.
+    channels: the price of few channels. `score_s` is per element of a softmax. `lanes` is what channels that are summed
+    and channels that are written are padded to, in each group: 1 where that does not matter. `vector_s` is per element
+    that a kernel without products writes while it stays on the chip; nothing hides it.
     """
 
     overlap: Overlap
@@ -50,12 +58,14 @@ class Coefficients:
     mac_s: float
     tap_s: float
     score_s: float
+    lanes: int = 1
+    vector_s: float = 0.0
 
     def agrees_with(self, other: Coefficients, tolerance: float = 1e-3) -> bool:
         """Whether two fits are one: the same form, and every number equal to `tolerance` of itself."""
         for field in fields(self):
             a, b = getattr(self, field.name), getattr(other, field.name)
-            if isinstance(a, str) and a != b:
+            if isinstance(a, str | int) and a != b:
                 return False
             if isinstance(a, float) and abs(a - b) > tolerance * abs(a):
                 return False
@@ -107,7 +117,13 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class Device:
-    """One (device, runtime, precision, batch): the identity of a predictor, with all that a prediction needs."""
+    """One (device, runtime, precision, batch): the identity of a predictor, with all that a prediction needs.
+
+    A fit is `coefficients` of whole networks, or `classes` of kernels that were timed one by one on an attached device.
+    Without enough measurements to fit there are neither, no `held_out` and no `ranges`: `roofline_only` then
+    says why, and predictions are the bound of the stated peaks. `harness` names the laboratory's way to measure that a
+    prediction means; `transfer_from` the device whose coefficients were scaled, empty where they were fitted.
+    """
 
     name: str
     about: str
@@ -118,10 +134,14 @@ class Device:
     residency: tuple[ResidencyRule, ...]
     fitted_on: str
     form: str
-    coefficients: Coefficients
+    coefficients: Coefficients | None
     ranges: tuple[Range, ...]
-    held_out: HeldOut
+    held_out: HeldOut | None
     rules: FusionRules
+    roofline_only: str = ""
+    harness: str = ""
+    transfer_from: str = ""
+    classes: ClassCosts | None = None
 
     def __hash__(self) -> int:  # part of every memo key of a search: hashed once
         return self._hash
@@ -129,6 +149,12 @@ class Device:
     @cached_property
     def _hash(self) -> int:
         return hash((self.name, self.runtime, self.precision, self.coefficients, self.residency, self.ranges))
+
+    @cached_property
+    def floor_s(self) -> float:
+        """What every inference takes, 0 where there is no fit."""
+        fitted = self.classes or self.coefficients
+        return fitted.floor_s if fitted is not None else 0.0
 
     @cached_property
     def bytes_per_element(self) -> int:
@@ -186,28 +212,45 @@ def parse_device(document: object, where: str) -> Device:
                 f"{where}: unknown fact {key!r}{nearest(key, FACTS)}; facts carry their unit in the key: {', '.join(FACTS)}"
             )
         part = section.record(key)
-        facts.append(Fact(key, part.number("value", positive=True), part.text("source")))
+        confirmed = not (part.has("unconfirmed") and part.flag("unconfirmed"))
+        facts.append(Fact(key, part.number("value", positive=True), part.text("source"), confirmed))
         part.done()
     residency = []
     for part in top.records("residency"):
         sign = part.choice("sign", SIGNS)
         residency.append(ResidencyRule(sign, part.integer("at_most"), part.text("reason")))
         part.done()
+    identity = {
+        "name": top.text("name"),
+        "about": top.text("about"),
+        "runtime": top.text("runtime"),
+        "precision": top.choice("precision", get_args(Precision)),
+        "batch": top.integer("batch", minimum=1),
+        "facts": tuple(facts),
+        "residency": tuple(residency),
+        "rules": load_runtime(top.text("fusion")),
+        "harness": top.text("harness") if top.has("harness") else "",
+    }
+    if top.has("roofline_only"):
+        if not {"peak_macs_per_s", "memory_bytes_per_s"} <= {fact.key for fact in facts}:
+            raise UsageError(f"{where}: roofline_only needs the facts peak_macs_per_s and memory_bytes_per_s")
+        device = Device(
+            **identity, fitted_on="", form="", coefficients=None, ranges=(), held_out=None,
+            roofline_only=top.text("roofline_only"),
+        )  # fmt: skip
+        top.done()
+        return device
     fit = top.record("fit")
+    by_class = fit.has("classes")
     device = Device(
-        name=top.text("name"),
-        about=top.text("about"),
-        runtime=top.text("runtime"),
-        precision=top.choice("precision", get_args(Precision)),
-        batch=top.integer("batch", minimum=1),
-        facts=tuple(facts),
-        residency=tuple(residency),
+        **identity,
+        transfer_from=fit.text("transfer_from") if fit.has("transfer_from") else "",
         fitted_on=fit.text("data"),
         form=fit.text("form"),
-        coefficients=_coefficients(fit.record("coefficients")),
+        classes=parse_classes(fit.record("classes")) if by_class else None,
+        coefficients=None if by_class else _coefficients(fit.record("coefficients")),
         ranges=_ranges(fit.record("ranges")),
         held_out=_held_out(fit.record("held_out")),
-        rules=load_runtime(top.text("fusion")),
     )
     fit.done()
     top.done()
@@ -227,6 +270,8 @@ def _coefficients(part: Fields) -> Coefficients:
         mac_s=part.number("mac_s"),
         tap_s=part.number("tap_s"),
         score_s=part.number("score_s"),
+        lanes=part.integer("lanes", minimum=1) if part.has("lanes") else 1,
+        vector_s=part.number("vector_s") if part.has("vector_s") else 0.0,
     )
     part.done()
     return result

@@ -22,7 +22,7 @@ class Difference:
     delta_s: float | None
     low_s: float | None
     high_s: float | None
-    interval: float
+    interval: float | None
     verdict: Verdict
 
 
@@ -34,8 +34,8 @@ def difference(device: Device, graphs_a: Sequence[Graph], graphs_b: Sequence[Gra
     """
     a, b = predict(device, graphs_a), predict(device, graphs_b)
     held_out = device.held_out
-    if a.latency_s is None or b.latency_s is None:
-        return Difference(None, None, None, held_out.interval, "cannot be compared")
+    if held_out is None or a.latency_s is None or b.latency_s is None:
+        return Difference(None, None, None, held_out.interval if held_out else None, "cannot be compared")
     delta = b.latency_s - a.latency_s
     spread = held_out.difference * unshared_seconds(
         device, kernel_counts(device, graphs_a), kernel_counts(device, graphs_b)
@@ -52,7 +52,9 @@ def verdict(delta_s: float, spread_s: float) -> Verdict:
 
 def kernel_counts(device: Device, graphs: Sequence[Graph]) -> Counter[Kernel]:
     """The kernels of a network, equal ones counted, wherever in it they stand."""
-    return Counter(replace(kernel, scope="", ops=()) for graph in graphs for kernel in lower(graph, device.rules))
+    return Counter(
+        replace(kernel, scope="", ops=(), scopes=()) for graph in graphs for kernel in lower(graph, device.rules)
+    )
 
 
 def unshared_seconds(device: Device, a: Counter[Kernel], b: Counter[Kernel]) -> float:

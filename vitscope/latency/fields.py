@@ -94,6 +94,12 @@ class Fields:
             raise self.fail(key, expected, value)
         return value
 
+    def flag(self, key: str) -> bool:
+        value = self.take(key, "true or false")
+        if not isinstance(value, bool):
+            raise self.fail(key, "true or false", value)
+        return value
+
     def choice(self, key: str, names: Iterable[str]) -> Any:
         names = list(names)
         value = self.take(key, "one of " + ", ".join(names))

@@ -4,71 +4,106 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import hypot
 from typing import TYPE_CHECKING, Literal
 
-from vitscope.latency.device import Coefficients, Overlap, Spill
+from vitscope.latency.device import Coefficients, Device, Overlap, Spill
+from vitscope.latency.predict import is_vector, lane_macs
 from vitscope.latency.table import NetworkId, Row, Table
 
 if TYPE_CHECKING:
     import numpy as np
 
-Term = Literal["floor", "weights", "spilled", "resident", "kernels", "macs", "taps", "scores"]
+Term = Literal["floor", "weights", "spilled", "resident", "kernels", "macs", "taps", "scores", "vector"]
 COMPUTE: frozenset[Term] = frozenset({"macs", "taps"})
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One form of the cost: which terms, what counts as leaving the chip, and what overlaps."""
+    """One form of the cost: which terms, what counts as leaving the chip, what overlaps, and what channels are padded to."""
 
     terms: tuple[Term, ...]
     overlap: Overlap = "none"
     spill: Spill = "kernel"
     knee_bytes: float = 0.0
+    lanes: int = 1
 
     @property
     def label(self) -> str:
         knee = f", {self.spill} over {self.knee_bytes / 1e6:g} MB" if self.knee_bytes else ""
         over = "" if self.overlap == "none" else f", compute and traffic overlap by {self.overlap}"
-        return " + ".join(("floor", *self.terms)) + knee + over
+        lanes = f", channels padded to {self.lanes}" if self.lanes > 1 else ""
+        return " + ".join(("floor", *self.terms)) + knee + lanes + over
 
 
-# A prior is the value that the facts suggest and how far, in ln, one may be from it. Seconds per unit.
-PRIORS: dict[Term, tuple[float, float]] = {
-    "floor": (0.3e-3, 0.7),  # dispatch through Core ML, 0.1 ms on an A16 and 0.5 ms in an earlier fit of the A14
-    "weights": (1 / 25e9, 0.4),  # per byte: main memory at 34 GB/s, 70 % of which is reached
-    "spilled": (1 / 25e9, 0.4),
-    "resident": (1 / 250e9, 1.0),  # per byte: on the chip an order faster, value unknown
-    "kernels": (2e-6, 1.0),  # per kernel: an optimised BERT runs 606 operations in 3.5 ms, so below 6 µs
-    "macs": (1 / 2e12, 0.7),  # per MAC: 11 TOPS peak, 2.7 to 4.6 TFLOP/s reached by products on an M1
-    "taps": (1 / 100e9, 1.0),  # per output and tap, whatever the channels: a lane of 16 to 32 channels used by one
-    "scores": (1e-9, 1.0),  # per attention score: rung 6 of V2's Table 1 adds 2 ms for attention over 196 positions
-}
+def priors(device: Device) -> dict[Term, tuple[float, float]]:
+    """For each term the seconds per unit that the facts of `device` suggest, and how far, in ln, one may be from it.
+
+    Peaks as their makers state them, P MACs/s and W bytes/s, are not reached: on the A14 products run at a third of P, and
+    weights stream at 70 % of W. The same shares are the prior everywhere, wider where a fact is unconfirmed.
+    """
+    by_key = {fact.key: fact for fact in device.facts}
+    peak, memory = by_key["peak_macs_per_s"], by_key["memory_bytes_per_s"]
+    p, w = peak.value, memory.value
+    macs_sd, bytes_sd = (hypot(sd, 0.0 if f.confirmed else UNCONFIRMED_SD) for f, sd in ((peak, 0.7), (memory, 0.4)))
+    return {
+        "floor": (0.3e-3, 0.7 if device.batch == 1 else 2.0),  # dispatch; Core ML 0.1 ms on an A16, 0.5 ms on an A14
+        "weights": (1 / (0.73 * w), bytes_sd),
+        "spilled": (1 / (0.73 * w), bytes_sd),
+        "resident": (1 / (7.3 * w), 1.0),  # on the chip an order faster, value unknown
+        "kernels": (2e-6, 1.0),  # an optimised BERT runs 606 operations in 3.5 ms on a phone: below 6 µs each
+        "macs": (1 / (0.36 * p), macs_sd),
+        "taps": (55 / p, 1.0),  # per output and tap, whatever the channels: a lane of 16 to 64 channels used by one
+        "scores": (5500 / p, 1.0),  # per element of a softmax: exponentials have no unit of their own
+        "vector": (550 / p, 1.0),  # per element of what has no products: a lane where products have some hundreds
+    }
+
+
+UNCONFIRMED_SD = 0.3  # of a fact that nobody looked up at its maker, in ln
 OFFSET_SD = 0.1  # of a harness against the reference, in ln: laboratories differ by 10 to 20 %
 START_FACTORS = (1.0, 0.4, 2.5)
 ROBUST = 0.1  # residuals in ln beyond this weigh less (soft L1): one export in ten left the engine somewhere
-REFERENCE_HARNESS = "snap-xcode14-ios16"  # what a prediction means: EfficientFormerV2's own protocol, the unit of MES
+LANES = 16  # channels that an accelerator works on together: the Neural Engine has 16 cores, tensor cores take 8 or 16
 
-_SPILLS: tuple[tuple[Spill, float], ...] = (("kernel", 1e6), ("kernel", 2e6), ("operand", 1e6))
-_SPILLED_FORMS: tuple[tuple[tuple[Term, ...], Overlap], ...] = (
-    (("weights", "spilled"), "none"),
-    (("weights", "spilled", "resident"), "none"),
-    (("weights", "spilled", "resident", "kernels"), "none"),
-    (("weights", "spilled", "resident", "macs"), "kernel"),
-    (("weights", "spilled", "macs", "taps"), "none"),
-    (("weights", "spilled", "macs", "taps"), "kernel"),
-    (("weights", "spilled", "macs", "taps"), "network"),
-    (("weights", "spilled", "resident", "macs", "taps"), "network"),
-    (("weights", "spilled", "resident", "scores"), "none"),
-    (("weights", "spilled", "macs", "taps", "scores"), "network"),
-    (("weights", "spilled", "resident", "macs", "taps", "scores"), "network"),
+_SPILLED_FORMS: tuple[tuple[tuple[Term, ...], Overlap, int], ...] = (
+    (("weights", "spilled"), "none", 1),
+    (("weights", "spilled", "resident"), "none", 1),
+    (("weights", "spilled", "resident", "kernels"), "none", 1),
+    (("weights", "spilled", "macs", "kernels"), "none", 1),
+    (("weights", "spilled", "macs", "taps"), "none", 1),
+    (("weights", "spilled", "macs", "taps", "kernels"), "none", 1),
+    (("weights", "spilled", "macs", "taps"), "kernel", 1),
+    (("weights", "spilled", "macs", "taps", "scores"), "network", LANES),
+    (("weights", "spilled", "macs", "taps", "scores", "vector"), "network", LANES),
 )
 
 THREE_TERM = Candidate(("weights", "spilled"))  # floor, weight bytes, all activation bytes: the baseline to beat
-CANDIDATES: tuple[Candidate, ...] = (
-    Candidate(("weights",)),
-    THREE_TERM,
-    *(Candidate(terms, overlap, spill, knee) for terms, overlap in _SPILLED_FORMS for spill, knee in _SPILLS),
-)
+MANY = 150  # networks beyond which the forms that look at every kernel are not tried: their fit takes minutes
+
+
+ROW_FILL = (
+    7 / 8
+)  # rows stand in multiples of 64 bytes on Apple's engine, and 56 halves, the commonest, fill so much of them
+
+
+def candidates(device: Device, networks: int) -> tuple[Candidate, ...]:
+    """The forms that are tried for `device`, the simpler first.
+
+    What leaves the chip is decided by a sixteenth or an eighth of what it holds: it is shared with others, and operands
+    are double buffered. Where nothing is known of a chip, or a batch fills any, everything leaves it.
+    """
+    on_chip = device.fact("on_chip_bytes")
+    spills: tuple[tuple[Spill, float], ...] = (("kernel", 0.0),)
+    if on_chip and device.batch == 1:
+        holds = on_chip * ROW_FILL
+        spills = (("kernel", holds / 16), ("kernel", holds / 8), ("operand", holds / 16))
+    forms = [
+        Candidate(terms, overlap, spill, knee, lanes)
+        for terms, overlap, lanes in _SPILLED_FORMS
+        for spill, knee in spills
+        if (networks <= MANY or overlap != "kernel") and (knee or not {"resident", "vector"} & set(terms))
+    ]
+    return (Candidate(("weights",)), THREE_TERM, *forms)
 
 
 @dataclass(frozen=True)
@@ -83,18 +118,21 @@ class Design:
     log_s: np.ndarray  # and ln of its seconds
     kernel_of: np.ndarray  # per distinct kernel: index of its network,
     count: np.ndarray  # how often it occurs,
-    sizes: dict[str, np.ndarray]  # macs, taps, scores, and bytes of weights, reads and writes
+    sizes: dict[str, np.ndarray]  # macs (padded too), taps, scores, vector elements; bytes of weights, reads and writes
+    reference: str  # the harness that a prediction means
+    priors: dict[Term, tuple[float, float]]
 
 
-def design(table: Table, element_bytes: int = 2) -> Design:
+def design(table: Table, device: Device) -> Design:
     """The arrays of the rows that belong to the fit."""
     import numpy as np
 
+    element_bytes = device.bytes_per_element
     rows: Sequence[Row] = [row for row in table.rows if not row.sign]
     networks = tuple(sorted({row.network for row in rows}))
     index = {network: i for i, network in enumerate(networks)}
     lineage = {row.network: row.lineage for row in rows}
-    harnesses = tuple(sorted({row.harness for row in rows} | {REFERENCE_HARNESS}))
+    harnesses = tuple(sorted({row.harness for row in rows} | {device.harness}))
     flat = [(index[n], count, k) for n in networks for count, k in table.kernels[n]]
     return Design(
         networks=networks,
@@ -107,12 +145,16 @@ def design(table: Table, element_bytes: int = 2) -> Design:
         count=np.array([float(c) for _, c, _ in flat]),
         sizes={
             "macs": np.array([float(k.macs) for *_, k in flat]),
+            "padded": np.array([float(lane_macs(k, LANES)) for *_, k in flat]),
             "taps": np.array([k.macs / k.depth for *_, k in flat]),
+            "vector": np.array([float(k.writes) if is_vector(k.kind) else 0.0 for *_, k in flat]),
             "scores": np.array([float(k.writes) if k.kind == "softmax" else 0.0 for *_, k in flat]),
             "weights": np.array([float(k.weights * element_bytes) for *_, k in flat]),
             "reads": np.array([float(k.reads * element_bytes) for *_, k in flat]),
             "writes": np.array([float(k.writes * element_bytes) for *_, k in flat]),
         },
+        reference=device.harness,
+        priors=priors(device),
     )
 
 
@@ -131,9 +173,11 @@ class Features:
         else:
             reads, writes = size["reads"], size["writes"]
             spilled = np.where(reads > knee, reads, 0.0) + np.where(writes > knee, writes, 0.0)
+        resident = activations - spilled
         of: dict[Term, np.ndarray] = {
-            "weights": size["weights"], "spilled": spilled, "resident": activations - spilled, "macs": size["macs"],
-            "taps": size["taps"], "scores": size["scores"], "kernels": np.ones_like(spilled),
+            "weights": size["weights"], "spilled": spilled, "resident": resident,
+            "macs": size["macs" if candidate.lanes == 1 else "padded"], "taps": size["taps"], "scores": size["scores"],
+            "vector": size["vector"] * resident / np.maximum(activations, 1.0), "kernels": np.ones_like(spilled),
         }  # fmt: skip
         columns = np.stack([np.zeros_like(spilled), *(of[term] for term in candidate.terms)], axis=1)
         self.is_compute = np.array([name in COMPUTE for name in self.names])
@@ -185,11 +229,11 @@ def fit(features: Features, mask: np.ndarray) -> Fit:
     use = mask[data.observed]
     observed, harness, log_s = data.observed[use], data.harness[use], data.log_s[use]
     weight = 1.0 / np.sqrt(np.bincount(observed, minlength=len(data.networks))[observed])
-    prior = np.array([np.log(PRIORS[name][0]) for name in features.names])
-    prior_sd = np.array([PRIORS[name][1] for name in features.names])
+    prior = np.array([np.log(data.priors[name][0]) for name in features.names])
+    prior_sd = np.array([data.priors[name][1] for name in features.names])
     n, h = len(features.names), len(data.harnesses)
     offset_sd = np.full(h, OFFSET_SD)
-    offset_sd[data.harnesses.index(REFERENCE_HARNESS)] = 1e-6
+    offset_sd[data.harnesses.index(data.reference)] = 1e-6
 
     def problem(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Residuals in units of their spread, and their derivatives."""
@@ -261,4 +305,6 @@ def coefficients(fitted: Fit) -> Coefficients:
         mac_s=value.get("macs", 0.0),
         tap_s=value.get("taps", 0.0),
         score_s=value.get("scores", 0.0),
+        lanes=candidate.lanes,
+        vector_s=value.get("vector", 0.0),
     )

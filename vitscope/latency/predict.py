@@ -10,12 +10,14 @@ from typing import Literal
 
 from vitscope import units
 from vitscope.graph.record import Graph
+from vitscope.latency.class_cost import class_of
 from vitscope.latency.device import Coefficients, Device
 from vitscope.latency.kernels import Kernel, lower
 from vitscope.latency.residency import first_broken, where
 
 Status = Literal["ok", "not calibrated", "out of range"]
 
+COVERED = 0.95  # the least share of MACs and bytes that must be of known kernels
 MARGIN = 1.5  # how far beyond the networks of the fit a quantity may lie before the prediction is refused
 
 
@@ -26,7 +28,7 @@ class Prediction:
     `latency_s` is None unless `status` is `ok`; `low_s` then is a bound that no run can beat, and `high_s` is None.
     `shares` holds the seconds of each segment: sum(shares) + floor_s == latency_s. `interval` is the nominal share of
     networks whose measured latency lies between `low_s` and `high_s`. `coverage` is the share of MACs and bytes that
-    known kernels account for.
+    known kernels account for; `interval` is None for a device that has no fit.
     """
 
     device: str
@@ -38,7 +40,7 @@ class Prediction:
     latency_s: float | None
     low_s: float
     high_s: float | None
-    interval: float
+    interval: float | None
     coverage: float
     floor_s: float
     shares: tuple[float, ...]
@@ -73,8 +75,22 @@ class SegmentCost:
 
 
 def kernel_cost(device: Device, kernel: Kernel) -> KernelCost:
-    """The fitted cost of one kernel on `device`, without the floor of the network."""
+    """The fitted cost of one kernel on `device`, without the floor of the network; nothing where there is no fit."""
+    if device.classes is not None:
+        seconds = device.classes.kernel_s(kernel, device.bytes_per_element)
+        if seconds is None:  # of a class that was never timed: no less than it moves, and not covered
+            return KernelCost(device.classes.moving_s(kernel, device.bytes_per_element), 0.0, 0.0)
+        return KernelCost(0.0, seconds, 0.0)
+    if device.coefficients is None:
+        return KernelCost(0.0, 0.0, 0.0)
     return coefficients_cost(device.coefficients, device.bytes_per_element, kernel)
+
+
+def is_known(device: Device, kernel: Kernel) -> bool:
+    """Whether the fit of `device` prices `kernel`: one of a class that it has seen."""
+    if device.classes is not None:
+        return kernel.geometry is not None and class_of(kernel) in device.classes.classes
+    return kernel.kind != "unknown"
 
 
 def coefficients_cost(c: Coefficients, element_bytes: int, kernel: Kernel) -> KernelCost:
@@ -87,9 +103,32 @@ def coefficients_cost(c: Coefficients, element_bytes: int, kernel: Kernel) -> Ke
     resident = reads + writes - spilled
     weights = kernel.weights * element_bytes
     traffic = weights * c.weight_byte_s + spilled * c.spilled_byte_s + resident * c.resident_byte_s
-    compute = kernel.macs * c.mac_s + kernel.macs / kernel.depth * c.tap_s
+    compute = lane_macs(kernel, c.lanes) * c.mac_s + kernel.macs / kernel.depth * c.tap_s
     scores = kernel.writes if kernel.kind == "softmax" else 0
-    return KernelCost(traffic, compute, c.kernel_s + scores * c.score_s)
+    vector = kernel.writes if is_vector(kernel.kind) and resident else 0
+    stays = resident / (reads + writes) if vector else 0.0
+    return KernelCost(traffic, compute, c.kernel_s + scores * c.score_s + vector * stays * c.vector_s)
+
+
+_LANED = frozenset({"conv", "grouped", "pointwise", "linear"})
+_VECTOR = frozenset({"activation", "elementwise", "norm", "pool", "copy", "reduce", "resize"})
+
+
+def is_vector(kind: str) -> bool:
+    """Whether kernels of `kind` work element by element, without products and without weights to wait for."""
+    return kind in _VECTOR
+
+
+def lane_macs(kernel: Kernel, lanes: int) -> float:
+    """MACs of a kernel whose channels, summed and written, are padded to a multiple of `lanes` in each group."""
+    if lanes == 1 or kernel.kind not in _LANED or kernel.geometry is None:
+        return kernel.macs
+    written = kernel.geometry.out_channels // kernel.geometry.groups
+    return kernel.macs * _padded(kernel.depth, lanes) / kernel.depth * _padded(written, lanes) / written
+
+
+def _padded(channels: int, lanes: int) -> int:
+    return -(-channels // lanes) * lanes
 
 
 def bound_seconds(device: Device, kernel: Kernel) -> float:
@@ -104,7 +143,8 @@ def segment_cost(device: Device, graph: Graph) -> SegmentCost:
     """Lower `graph` and add up its kernels. Kept: a search asks for the same block again and again."""
     serial = traffic = compute = bound = 0.0
     macs = weights = activations = unknown = 0
-    overlap, size = device.coefficients.overlap, device.bytes_per_element
+    overlap = device.coefficients.overlap if device.coefficients else "none"
+    size = device.bytes_per_element
     kernels = lower(graph, device.rules)
     for kernel in kernels:
         cost = kernel_cost(device, kernel)
@@ -120,7 +160,7 @@ def segment_cost(device: Device, graph: Graph) -> SegmentCost:
         macs += kernel.macs
         weights += kernel.weights
         activations += kernel.reads + kernel.writes
-        if kernel.kind == "unknown":
+        if not is_known(device, kernel):
             unknown += kernel.weights + kernel.reads + kernel.writes
     return SegmentCost(
         serial, traffic, compute, bound, macs, weights * size, activations * size, len(kernels), unknown * size
@@ -135,15 +175,20 @@ def predict(device: Device, graphs: Sequence[Graph]) -> Prediction:
     """
     costs = [segment_cost(device, graph) for graph in graphs]
     shares = _shares(costs)
-    floor = device.coefficients.floor_s
+    floor = device.floor_s
     total = floor + sum(shares)
     unknown = sum(cost.unknown_bytes for cost in costs)
     coverage = 1.0
     if unknown:
         coverage = 1.0 - unknown / sum(c.macs + c.weight_bytes + c.activation_bytes for c in costs)
     status, reason = _status(device, graphs, costs)
+    if status == "ok" and coverage < COVERED:
+        status, reason = (
+            "not calibrated",
+            f"kernels that were never timed make {1 - coverage:.0%} of its MACs and bytes",
+        )
     ok = status == "ok"
-    spread = exp(device.held_out.band(_pixels(graphs)).log_halfwidth)
+    spread = exp(device.held_out.band(_pixels(graphs)).log_halfwidth) if device.held_out else 1.0
     return Prediction(
         device=device.name,
         runtime=device.runtime,
@@ -154,7 +199,7 @@ def predict(device: Device, graphs: Sequence[Graph]) -> Prediction:
         latency_s=total if ok else None,
         low_s=total / spread if ok else sum(cost.bound_s for cost in costs),
         high_s=total * spread if ok else None,
-        interval=device.held_out.interval,
+        interval=device.held_out.interval if device.held_out else None,
         coverage=coverage,
         floor_s=floor,
         shares=shares if ok else (),
@@ -169,6 +214,8 @@ def _shares(costs: list[SegmentCost]) -> tuple[float, ...]:
 
 
 def _status(device: Device, graphs: Sequence[Graph], costs: list[SegmentCost]) -> tuple[Status, str]:
+    if device.roofline_only:
+        return "not calibrated", f"roofline only: {device.roofline_only}"
     rule = first_broken(device.residency, graphs)
     if rule is not None:
         place = next((text for graph in graphs if (text := where(graph, rule.sign))), "a block border")

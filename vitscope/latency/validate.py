@@ -6,64 +6,22 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from math import ceil, log, sqrt
 from typing import TYPE_CHECKING
 
-from vitscope.latency.fit import (
-    CANDIDATES,
-    THREE_TERM,
-    Candidate,
-    Design,
-    Features,
-    Fit,
-    design,
-    fit,
-    predicted_s,
-)
+from vitscope.errors import UsageError
+from vitscope.latency.device import Device
+from vitscope.latency.fit import THREE_TERM, Candidate, Design, Features, Fit, candidates, design, fit, predicted_s
 from vitscope.latency.kernels import Kernel
-from vitscope.latency.table import NetworkId, Table
+from vitscope.latency.score import INTERVAL, HeldOutNetwork, Score, conformal, score
+from vitscope.latency.table import Table
 
 if TYPE_CHECKING:
     import numpy as np
 
-INTERVAL = 0.8  # nominal share of networks inside the shipped interval
-BANDS = (300 * 300, 512 * 512)  # input pixels: what papers classify at, and what detectors take
-UNFITTED = (5.5e12, 34.1e9)  # MACs and bytes per second of the roofline baseline: the facts of devices/iphone12.yaml
-DECISION = 0.05  # pairs whose measured latencies differ by less are no decision
-
-
-@dataclass(frozen=True, slots=True)
-class HeldOutNetwork:
-    """A network whose family the fit has not seen: `measured_s` has the offset of its harnesses taken out."""
-
-    network: NetworkId
-    lineage: str
-    predicted_s: float
-    measured_s: float
-    candidate: str
-
-    @property
-    def log_error(self) -> float:
-        return log(self.predicted_s / self.measured_s)
-
-
-@dataclass(frozen=True, slots=True)
-class Score:
-    """Errors of held-out predictions. Shares are of networks, `decisions` of pairs that differ by more than 5 %."""
-
-    networks: int
-    families: int
-    mape: float
-    median: float
-    bias: float
-    within_5: float
-    within_10: float
-    within_20: float
-    spearman: float
-    decisions: float
-    family_decisions: float
-    worst_family: str
-    worst_mape: float
+BANDS = (300 * 300, 512 * 512, 1184 * 2368)  # input pixels: what papers classify at, what detectors take, street scenes
+BANDED = 10  # networks that a band needs for an error of its own
+OWN_FOLDS = 14  # up to so many families each is held out alone; of more, FOLDS groups of families are
+FOLDS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +29,13 @@ class Noise:
     """Disagreement of harnesses about one network, in shares of the latency.
 
     `raw` is the mean distance of one row from the mean of its network, `corrected` the same with the offset of each
-    harness taken out: no predictor of the mean can be nearer to a single row.
+    harness taken out: no predictor of the mean can be nearer to a single row. Both are None where `networks`, those
+    that were measured more than once, is 0.
     """
 
     networks: int
-    raw: float
-    corrected: float
+    raw: float | None
+    corrected: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,94 +53,163 @@ class Differences:
 
 @dataclass(frozen=True)
 class Report:
-    """All that a validation found, and the fit on everything that it led to."""
+    """All that a validation found, and the fit on everything that it led to.
+
+    `random` are the same networks with a tenth of them left out at a time, whatever their family, in the form of
+    `fitted`: what a random split would claim.
+    """
 
     data: Design
     fitted: Fit
+    bands: tuple[int, ...]
+    folds: int
     held_out: tuple[HeldOutNetwork, ...]
+    random: tuple[HeldOutNetwork, ...]
     baselines: tuple[tuple[str, Score], ...]
     noise: Noise
     differences: Differences
 
 
 def validate(
-    table: Table, candidates: Sequence[Candidate] = CANDIDATES, say: Callable[[str], None] | None = None
+    table: Table,
+    device: Device,
+    forms: Sequence[Candidate] = (),
+    say: Callable[[str], None] | None = None,
 ) -> Report:
-    """Leave each family out, choose the form among `candidates` on the others, predict it; then fit on everything.
+    """Leave each family out, choose the form among `forms` on the others, predict it; then fit on everything.
 
-    Raises UsageError when the table holds fewer than three families.
+    Without `forms` those of `device` are tried. Raises UsageError when the table holds fewer than three families.
     """
-    import numpy as np
-
-    from vitscope.errors import UsageError
-
-    data = design(table)
+    data = design(table, device)
     families = sorted(set(data.lineages))
     if len(families) < 3:
         raise UsageError(f"the table holds {len(families)} families; leave-one-family-out needs at least 3")
-    lineage = np.array(data.lineages)
-    folds = _Folds(data, candidates)
+    forms = forms or candidates(device, len(data.networks))
+    folds = _Folds(data, forms)
     held: list[HeldOutNetwork] = []
-    for family in families:
-        chosen = folds.best(family)
+    for fold in folds.names:
+        chosen = folds.best(fold)
         if say:
-            say(f"{family}: {candidates[chosen].label}")
-        predicted, fitted = folds.without(chosen, family)
-        measured = _consensus(data, fitted)
-        held += [
-            HeldOutNetwork(data.networks[i], family, float(predicted[i]), float(measured[i]), candidates[chosen].label)
-            for i in np.flatnonzero(lineage == family)
-        ]
+            say(f"{folds.members(fold)}: {forms[chosen].label}")
+        predicted, fitted = folds.without(chosen, fold)
+        held += _held_out(data, predicted, fitted, folds.fold == fold)
     final = folds.without(folds.best(None))[1]
-    small = Table(tuple(row for row in table.rows if row.network.resolution**2 <= BANDS[0]), table.kernels)
+    bands = bands_of(data)
+    small = Table(tuple(row for row in table.rows if row.network.pixels <= bands[0]), table.kernels)
+    parts = [(f"up to {bands[0]:,} pixels", small), ("all", table)] if len(bands) > 1 else [("all", table)]
     baselines = [
         (f"{name}, {where}", value)
-        for where, part in (("small inputs", small), ("all", table))
-        for name, value in baseline_scores(part)
+        for where, part in parts
+        if len({row.lineage for row in part.rows if not row.sign}) > 1
+        for name, value in baseline_scores(part, device)
     ]
-    return Report(data, final, tuple(held), tuple(baselines), _noise(data, final), _differences(table, final, held))
+    return Report(
+        data=data, fitted=final, bands=bands, folds=len(folds.names), held_out=tuple(held),
+        random=_random_split(data, final.candidate), baselines=tuple(baselines), noise=_noise(data, final),
+        differences=_differences(table, device, final, held, bands),
+    )  # fmt: skip
+
+
+def bands_of(data: Design) -> tuple[int, ...]:
+    """The upper ends, in pixels, of the bands of input sizes that have an error of their own: at least BANDED networks."""
+    pixels = [network.pixels for network in data.networks]
+    edges = [edge for edge in BANDS if edge < max(pixels)]
+    edges.append(next((edge for edge in BANDS if edge >= max(pixels)), max(pixels)))
+    while len(edges) > 1:
+        lows = [0, *edges[:-1]]
+        counts = [sum(low < p <= high for p in pixels) for low, high in zip(lows, edges, strict=True)]
+        scarce = next((i for i, n in enumerate(counts) if n < BANDED), None)
+        if scarce is None:
+            break
+        del edges[min(scarce, len(edges) - 2)]  # joins the band above, the last the band below
+    return tuple(edges)
+
+
+def in_band(rows: Sequence[HeldOutNetwork], bands: Sequence[int], index: int) -> list[HeldOutNetwork]:
+    """The networks of one band of input pixels."""
+    low = 0 if index == 0 else bands[index - 1]
+    return [row for row in rows if low < row.network.pixels <= bands[index]]
 
 
 class _Folds:
-    """Fits of every candidate without one family or two, each done once: without (a, b) serves both as outer fold."""
+    """Fits of every form without one fold or two, each done once: without (a, b) serves both as outer fold.
 
-    def __init__(self, data: Design, candidates: Sequence[Candidate]):
+    A fold is a family, or where there are many a group of families. Groups are made by size alone, the largest family
+    first into the smallest group, so that nobody's errors have a say.
+    """
+
+    def __init__(self, data: Design, forms: Sequence[Candidate]):
         import numpy as np
 
         self.data = data
-        self.features = [Features(data, candidate) for candidate in candidates]
-        self.lineage = np.array(data.lineages)
-        self.families = sorted(set(data.lineages))
+        self.features = [Features(data, candidate) for candidate in forms]
+        count = Counter(data.lineages)
+        self._of = {family: family for family in count}
+        if len(count) > OWN_FOLDS:
+            sizes = [0] * FOLDS
+            for family in sorted(count, key=lambda f: (-count[f], f)):
+                smallest = sizes.index(min(sizes))
+                self._of[family] = f"fold {smallest}"
+                sizes[smallest] += count[family]
+        self.fold = np.array([self._of[family] for family in data.lineages])
+        self.names = sorted(set(self._of.values()))
         self._known: dict[tuple[int, frozenset[str]], tuple[np.ndarray, Fit]] = {}
 
-    def without(self, candidate: int, *families: str) -> tuple[np.ndarray, Fit]:
-        """Predictions for all networks by a fit that has not seen `families`, and the fit."""
+    def members(self, fold: str) -> str:
+        return ", ".join(sorted(family for family, of in self._of.items() if of == fold))
+
+    def without(self, candidate: int, *folds: str) -> tuple[np.ndarray, Fit]:
+        """Predictions for all networks by a fit that has not seen `folds`, and the fit."""
         import numpy as np
 
-        key = (candidate, frozenset(families))
+        key = (candidate, frozenset(folds))
         if key not in self._known:
-            fitted = fit(self.features[candidate], ~np.isin(self.lineage, families))
+            fitted = fit(self.features[candidate], ~np.isin(self.fold, folds))
             self._known[key] = predicted_s(self.features[candidate], fitted), fitted
         return self._known[key]
 
     def error(self, candidate: int, outside: str | None) -> float:
-        """Mean distance in ln over families other than `outside`, each predicted without itself and without `outside`."""
+        """Mean distance in ln over folds other than `outside`, each predicted without itself and without `outside`."""
         import numpy as np
 
         errors = []
-        for family in self.families:
-            if family == outside:
+        for fold in self.names:
+            if fold == outside:
                 continue
-            left_out = (family,) if outside is None else (family, outside)
+            left_out = (fold,) if outside is None else (fold, outside)
             predicted, fitted = self.without(candidate, *left_out)
-            here = self.lineage == family
+            here = self.fold == fold
             errors.append(np.abs(np.log(predicted / _consensus(self.data, fitted)))[here])
         return float(np.concatenate(errors).mean())
 
     def best(self, outside: str | None) -> int:
-        """The candidate of least error that knows nothing of `outside`; the earlier, simpler one on a tie."""
+        """The form of least error that knows nothing of `outside`; the earlier, simpler one on a tie."""
         errors = [self.error(i, outside) for i in range(len(self.features))]
         return errors.index(min(errors))
+
+
+def _held_out(data: Design, predicted: np.ndarray, fitted: Fit, mask: np.ndarray) -> list[HeldOutNetwork]:
+    import numpy as np
+
+    measured = _consensus(data, fitted)
+    return [
+        HeldOutNetwork(
+            data.networks[i], data.lineages[i], float(predicted[i]), float(measured[i]), fitted.candidate.label
+        )
+        for i in np.flatnonzero(mask)
+    ]
+
+
+def _random_split(data: Design, form: Candidate) -> tuple[HeldOutNetwork, ...]:
+    import numpy as np
+
+    features = Features(data, form)
+    part = np.random.default_rng(0).permutation(len(data.networks)) % 10
+    held: list[HeldOutNetwork] = []
+    for k in range(10):
+        fitted = fit(features, part != k)
+        held += _held_out(data, predicted_s(features, fitted), fitted, part == k)
+    return tuple(held)
 
 
 def _consensus(data: Design, fitted: Fit) -> np.ndarray:
@@ -193,80 +221,13 @@ def _consensus(data: Design, fitted: Fit) -> np.ndarray:
     return np.exp(total / np.bincount(data.observed, minlength=len(data.networks)))
 
 
-def score(rows: Sequence[HeldOutNetwork]) -> Score:
-    """The errors of held-out predictions."""
-    import numpy as np
-
-    ratio = np.array([row.predicted_s / row.measured_s for row in rows])
-    error = np.abs(ratio - 1)
-    families = sorted({row.lineage for row in rows})
-    by_family = {
-        f: float(np.mean([e for e, row in zip(error, rows, strict=True) if row.lineage == f])) for f in families
-    }
-    worst = max(families, key=lambda f: by_family[f])
-    return Score(
-        networks=len(rows),
-        families=len(families),
-        mape=float(error.mean()),
-        median=float(np.median(error)),
-        bias=float(np.exp(np.log(ratio).mean()) - 1),
-        within_5=float((error <= 0.05).mean()),
-        within_10=float((error <= 0.10).mean()),
-        within_20=float((error <= 0.20).mean()),
-        spearman=_spearman([row.predicted_s for row in rows], [row.measured_s for row in rows]),
-        decisions=_decisions(list(combinations(rows, 2))),
-        family_decisions=_decisions([(a, b) for a, b in combinations(rows, 2) if a.lineage == b.lineage]),
-        worst_family=worst,
-        worst_mape=by_family[worst],
-    )
-
-
-def in_band(rows: Sequence[HeldOutNetwork], index: int) -> list[HeldOutNetwork]:
-    """The networks of one band of input pixels."""
-    low = 0 if index == 0 else BANDS[index - 1]
-    return [row for row in rows if low < row.network.resolution**2 <= BANDS[index]]
-
-
-def halfwidth(rows: Sequence[HeldOutNetwork], level: float = INTERVAL) -> float:
-    """Split-conformal half width in ln: the (n + 1)-corrected quantile of the held-out distances."""
-    return _conformal([abs(row.log_error) for row in rows], level)
-
-
-def wilson(share: float, n: int) -> tuple[float, float]:
-    """The 95 % Wilson interval of a share of n."""
-    z = 1.96
-    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z * sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-    return max(0.0, middle - half), min(1.0, middle + half)
-
-
-def _conformal(values: Sequence[float], level: float) -> float:
-    ordered = sorted(values)
-    return ordered[min(len(ordered), ceil((len(ordered) + 1) * level)) - 1]
-
-
-def _decisions(pairs: Sequence[tuple[HeldOutNetwork, HeldOutNetwork]]) -> float:
-    """The share of pairs whose faster network is predicted to be the faster one."""
-    clear = [(a, b) for a, b in pairs if abs(log(a.measured_s / b.measured_s)) > log(1 + DECISION)]
-    right = sum((a.predicted_s < b.predicted_s) == (a.measured_s < b.measured_s) for a, b in clear)
-    return right / len(clear) if clear else 1.0
-
-
-def _spearman(a: Sequence[float], b: Sequence[float]) -> float:
-    import numpy as np
-
-    def ranks(values: Sequence[float]) -> np.ndarray:
-        array = np.asarray(values)
-        return np.array([(array < v).sum() + ((array == v).sum() - 1) / 2 for v in array])
-
-    return float(np.corrcoef(ranks(a), ranks(b))[0, 1]) if len(a) > 1 else 1.0
-
-
 def _noise(data: Design, fitted: Fit) -> Noise:
     import numpy as np
 
     counts = np.bincount(data.observed)
     repeated = counts[data.observed] > 1
+    if not repeated.any():
+        return Noise(0, None, None)
     offset = np.array([fitted.offsets[name] for name in data.harnesses])
 
     def spread(values: np.ndarray) -> float:
@@ -279,18 +240,17 @@ def _noise(data: Design, fitted: Fit) -> Noise:
     return Noise(int((counts > 1).sum()), spread(data.log_s), spread(data.log_s - offset[data.harness]))
 
 
-def baseline_scores(table: Table) -> list[tuple[str, Score]]:
+def baseline_scores(table: Table, device: Device) -> list[tuple[str, Score]]:
     """What simpler predictors reach on the families of `table`, fitted on them alone; their form is given, not chosen."""
     import numpy as np
 
-    data = design(table)
+    data = design(table, device)
     folds = _Folds(data, (THREE_TERM,))
-    lineage = np.array(data.lineages)
     totals = Features(data, Candidate(("weights", "macs"))).totals
     weights, macs = totals[:, 1], totals[:, 2]
     # What was measured depends on the offsets of the harnesses, and these only on the families that the fold has seen.
-    seen = {family: _consensus(data, folds.without(0, family)[1]) for family in folds.families}
-    measured = np.array([seen[family][i] for i, family in enumerate(data.lineages)])
+    seen = {fold: _consensus(data, folds.without(0, fold)[1]) for fold in folds.names}
+    measured = np.array([seen[fold][i] for i, fold in enumerate(folds.fold)])
 
     def scored(predicted: np.ndarray) -> Score:
         rows = zip(data.networks, data.lineages, predicted, measured, strict=True)
@@ -299,15 +259,16 @@ def baseline_scores(table: Table) -> list[tuple[str, Score]]:
     def linear(*columns: np.ndarray) -> Score:
         matrix = np.stack([np.ones_like(weights), *columns], axis=1)
         predicted = np.zeros(len(measured))
-        for family in folds.families:
-            train = lineage != family
-            relative = matrix[train] / seen[family][train][:, None]
+        for fold in folds.names:
+            train = folds.fold != fold
+            relative = matrix[train] / seen[fold][train][:, None]
             solution = np.linalg.lstsq(relative, np.ones(len(relative)), rcond=None)[0]
             predicted[~train] = (matrix @ solution)[~train]
         return scored(np.maximum(predicted, 1e-6))
 
-    three = np.array([folds.without(0, family)[0][i] for i, family in enumerate(data.lineages)])
-    peak, bandwidth = UNFITTED
+    three = np.array([folds.without(0, fold)[0][i] for i, fold in enumerate(folds.fold)])
+    peak, bandwidth = device.fact("peak_macs_per_s"), device.fact("memory_bytes_per_s")
+    assert peak and bandwidth
     return [
         ("constant", linear()),
         ("MACs linear", linear(macs)),
@@ -317,7 +278,9 @@ def baseline_scores(table: Table) -> list[tuple[str, Score]]:
     ]
 
 
-def _differences(table: Table, final: Fit, held: Sequence[HeldOutNetwork]) -> Differences:
+def _differences(
+    table: Table, device: Device, final: Fit, held: Sequence[HeldOutNetwork], bands: Sequence[int]
+) -> Differences:
     """How far the difference of two held-out networks is wrong, per second of kernels that they do not share.
 
     Networks of one band are paired. The factor is the larger of those for pairs of one family and of two.
@@ -328,19 +291,20 @@ def _differences(table: Table, final: Fit, held: Sequence[HeldOutNetwork]) -> Di
     c = coefficients(final)
 
     def seconds(kernel: Kernel) -> float:
-        cost = coefficients_cost(c, 2, kernel)
+        cost = coefficients_cost(c, device.bytes_per_element, kernel)
         return cost.traffic_s + cost.compute_s + cost.start_s
 
+    priced = {kernel: seconds(kernel) for found in table.kernels.values() for _, kernel in found}
     kernels = {network: Counter({k: n for n, k in found}) for network, found in table.kernels.items()}
     pairs: dict[bool, list[tuple[float, float, float]]] = {True: [], False: []}
-    for band in range(len(BANDS)):
-        for a, b in combinations(in_band(held, band), 2):
+    for band in range(len(bands)):
+        for a, b in combinations(in_band(held, bands, band), 2):
             one, other = kernels[a.network], kernels[b.network]
-            unshared = sum(n * seconds(k) for only in (one - other, other - one) for k, n in only.items())
+            unshared = sum(n * priced[k] for only in (one - other, other - one) for k, n in only.items())
             if unshared > 0:
                 found = b.predicted_s - a.predicted_s, b.measured_s - a.measured_s, unshared
                 pairs[a.lineage == b.lineage].append(found)
-    factor = max(_conformal([abs(p - m) / u for p, m, u in found], INTERVAL) for found in pairs.values() if found)
+    factor = max(conformal([abs(p - m) / u for p, m, u in found], INTERVAL) for found in pairs.values() if found)
     together = pairs[True] + pairs[False]
     called = [(p, m) for p, m, u in together if abs(p) > factor * u]
     right = sum((p > 0) == (m > 0) for p, m in called)

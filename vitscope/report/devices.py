@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from math import expm1
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,7 +15,8 @@ from vitscope.measure.targets.attached import Place
 from vitscope.report.table import Column, Row, Table
 
 if TYPE_CHECKING:
-    from vitscope.latency.validate import Report, Score
+    from vitscope.latency.score import Score
+    from vitscope.latency.validate import Report
 
 _LEFT: Literal["left"] = "left"
 
@@ -23,14 +25,21 @@ def device_list(devices: list[Device]) -> Table:
     """One row a device: what it is and how far its predictions are off."""
     rows = []
     for device in devices:
-        band = device.held_out.bands[0]
-        error = f"{units.percent(band.mape)} of {band.networks} networks"
-        rows.append(Row((device.name, device.runtime, device.precision, error, device.about)))
+        rows.append(Row((device.name, device.runtime, device.precision, _error(device), device.about)))
     columns = (
         Column("device", _LEFT), Column("runtime", _LEFT), Column("precision", _LEFT), Column("mean error held out", _LEFT),
         Column("about", _LEFT),
     )  # fmt: skip
     return Table(columns, tuple(rows), notes=("vitscope devices show NAME prints one whole",))
+
+
+def _error(device: Device) -> str:
+    """What a prediction is off, or that there is none."""
+    if device.held_out is None:
+        return "roofline only"
+    band = device.held_out.bands[0]
+    how = " by transfer" if device.transfer_from else ""
+    return f"{units.percent(band.mape)} of {band.networks} networks{how}"
 
 
 def runtime_list(found: Mapping[str, str | Exception], *, started: bool) -> Table:
@@ -100,12 +109,17 @@ def devices_json(
 
 
 def device_tables(device: Device) -> list[Table]:
-    """Facts, coefficients, rules, ranges and held-out error of one device."""
+    """Facts, coefficients, rules, ranges and held-out error of one device; facts alone where nothing was fitted."""
     facts = tuple(
-        Row((fact.key.replace("_", " "), units.si(fact.value), fact.source))
+        Row((
+            fact.key.replace("_", " "), units.si(fact.value), fact.source if fact.confirmed else f"unconfirmed: {fact.source}",
+        ))
         for fact in sorted(device.facts, key=lambda f: f.key)
-    )
+    )  # fmt: skip
     identity = f"{device.name}: {device.about}; {device.runtime}, {device.precision}, batch {device.batch}"
+    known = Table((Column("fact", _LEFT), Column("value"), Column("source", _LEFT)), facts, title=identity)
+    if device.coefficients is None or device.held_out is None:
+        return [replace(known, notes=(f"roofline only, no latency but a lower bound: {device.roofline_only}",))]
     rules = tuple(Row((rule.sign.replace("_", " "), str(rule.at_most), rule.reason)) for rule in device.residency)
     ranges = tuple(Row((r.key.replace("_", " "), units.si(r.low), units.si(r.high))) for r in device.ranges)
     bands = tuple(
@@ -117,13 +131,14 @@ def device_tables(device: Device) -> list[Table]:
         for band in device.held_out.bands
     )  # fmt: skip
     level = units.percent(device.held_out.interval)
+    moved = f"; coefficients of {device.transfer_from}, scaled" if device.transfer_from else ""
     return [
-        Table((Column("fact", _LEFT), Column("value"), Column("source", _LEFT)), facts, title=identity),
+        known,
         Table(
             (Column("coefficient", _LEFT), Column("value"), Column("meaning", _LEFT)),
             coefficient_rows(device.coefficients),
-            title=f"fit: {device.form}",
-            notes=(f"fitted on {device.fitted_on}",),
+            title=f"fit: {device.form}{moved}",
+            notes=(f"fitted on {device.fitted_on}", *((f"means {device.harness}",) if device.harness else ())),
         ),
         Table(
             (Column("sign in the graph", _LEFT), Column("at most"), Column("why", _LEFT)),
@@ -158,6 +173,9 @@ def coefficient_rows(c: Coefficients) -> tuple[Row, ...]:
         "kernel": "within a kernel the longer of computing and moving bytes counts",
         "network": "over the network the longer of computing and moving bytes counts",
     }[c.overlap]
+    products = "convolutions and products"
+    if c.lanes > 1:
+        products += f", channels of each group padded to {c.lanes}"
     return (
         Row(("floor", units.seconds(c.floor_s), "every inference")),
         Row(("start", units.seconds(c.kernel_s), "every kernel")),
@@ -170,52 +188,70 @@ def coefficient_rows(c: Coefficients) -> tuple[Row, ...]:
             )
         ),
         Row(("activations on the chip", rate(c.resident_byte_s, "B/s"), "all others")),
-        Row(("MACs", rate(c.mac_s, "MAC/s"), "convolutions and products")),
+        Row(("MACs", rate(c.mac_s, "MAC/s"), products)),
         Row(("taps", rate(c.tap_s, "/s"), "output elements times kernel positions, whatever the channels")),
         Row(("scores", rate(c.score_s, "/s"), "elements of softmax, hidden by nothing")),
+        Row(
+            (
+                "vector",
+                rate(c.vector_s, "/s"),
+                "elements of kernels without products that stay on the chip, hidden by nothing",
+            )
+        ),
         Row(("overlap", c.overlap, overlap)),
     )
 
 
 def check_tables(device: Device, report: Report) -> list[Table]:
     """The held-out report of a refit: bands, baselines, families, and every network."""
-    from vitscope.latency.validate import BANDS, in_band, score, wilson
+    from vitscope.latency.score import score, wilson
+    from vitscope.latency.validate import in_band
 
     columns = (
         Column("predictor", _LEFT), Column("networks"), Column("mean"), Column("median"), Column("bias"), Column("within 5%"),
-        Column("within 10%"), Column("within 20%"), Column("Spearman"), Column("decisions"), Column("in family"),
-        Column("worst family", _LEFT),
+        Column("within 10%"), Column("within 20%"), Column("Spearman"), Column("in family"), Column("decisions"),
+        Column("in family"), Column("worst family", _LEFT),
     )  # fmt: skip
-    rows = [
-        Row(_score_cells(f"up to {units.si(pixels)} pixels", score(in_band(report.held_out, i))), style="strong")
-        for i, pixels in enumerate(BANDS)
-    ]
-    rows.append(Row(_score_cells("all", score(report.held_out)), style="strong"))
+    bands = [(f"up to {units.si(pixels)} pixels", in_band(report.held_out, report.bands, i)) for i, pixels in
+             enumerate(report.bands)]  # fmt: skip
+    rows = [Row(_score_cells(label, score(members)), style="strong") for label, members in bands]
+    if len(bands) > 1:
+        rows.append(Row(_score_cells("all", score(report.held_out)), style="strong"))
+    rows.append(Row(_score_cells("all, random split, form given", score(report.random)), style="dim"))
     rows += [Row(_score_cells(label, value), style="dim") for label, value in report.baselines]
-    first = score(in_band(report.held_out, 0))
-    low, high = wilson(first.within_10, first.networks)
+    first = score(bands[0][1])
+    shares = ", ".join(
+        f"{units.percent(share)} within {limit} ({units.percent(low)} to {units.percent(high)})"
+        for limit, share in (("5%", first.within_5), ("10%", first.within_10), ("20%", first.within_20))
+        for low, high in (wilson(share, first.networks),)
+    )
     noise, differences = report.noise, report.differences
+    said = (
+        f"noise of the table: {noise.networks} networks measured more than once, a row is {units.percent(noise.raw)} from "
+        f"the mean of its network, {units.percent(noise.corrected)} with the offsets of the harnesses taken out"
+        if noise.networks
+        else "noise of the table: unknown, no network was measured more than once"
+    )
+    folds = f"{report.folds} folds, {first.families if len(bands) == 1 else score(report.held_out).families} families"
     families = []
     for family in sorted({row.lineage for row in report.held_out}):
-        for i, band in enumerate(("small", "large")):
-            members = [row for row in in_band(report.held_out, i) if row.lineage == family]
+        for label, band in bands:
+            members = [row for row in band if row.lineage == family]
             if members:
                 value = score(members)
-                cells = (family, band, str(value.networks), units.percent(value.mape), units.ratio(value.bias))
+                cells = (family, label, str(value.networks), units.percent(value.mape), units.ratio(value.bias))
                 families.append(Row((*cells, members[0].candidate)))
     networks = tuple(
         Row((
-            row.network.name, str(row.network.resolution), row.lineage, units.milliseconds(row.measured_s),
+            row.network.name, row.network.side, row.lineage, units.milliseconds(row.measured_s),
             units.milliseconds(row.predicted_s), units.ratio(row.predicted_s / row.measured_s - 1),
         ))
         for row in sorted(report.held_out, key=lambda row: (row.lineage, row.network))
     )  # fmt: skip
     return [
-        Table(columns, tuple(rows), title=f"{device.name}: leave one family out, form chosen inside the loop", notes=(
-            f"within 10%, up to {units.si(BANDS[0])} pixels: {units.percent(first.within_10)}, "
-            f"95% Wilson interval {units.percent(low)} to {units.percent(high)}",
-            f"noise of the table: {noise.networks} networks measured more than once, a row is {units.percent(noise.raw)} from "
-            f"the mean of its network, {units.percent(noise.corrected)} with the offsets of the harnesses taken out",
+        Table(columns, tuple(rows), title=f"{device.name}: families left out, form chosen inside the loop ({folds})", notes=(
+            f"up to {units.si(report.bands[0])} pixels, with 95% Wilson intervals: {shares}",
+            said,
             f"differences: of {differences.pairs} pairs {units.percent(differences.called)} are called different, "
             f"{units.percent(differences.right)} of these rightly",
         )),
@@ -245,6 +281,7 @@ def _refitted(report: Report) -> Coefficients:
 def _score_cells(label: str, s: Score) -> tuple[str, ...]:
     return (
         label, str(s.networks), units.percent(s.mape), units.percent(s.median), units.ratio(s.bias), units.percent(s.within_5),
-        units.percent(s.within_10), units.percent(s.within_20), f"{s.spearman:.3f}", units.percent(s.decisions),
+        units.percent(s.within_10), units.percent(s.within_20), f"{s.spearman:.3f}",
+        units.UNKNOWN if s.family_spearman is None else f"{s.family_spearman:.3f}", units.percent(s.decisions),
         units.percent(s.family_decisions), f"{s.worst_family} {units.percent(s.worst_mape)}",
     )  # fmt: skip
