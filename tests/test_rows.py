@@ -308,3 +308,13 @@ def test_a_link_stays_a_link(tmp_path: Path) -> None:
     link.symlink_to(real)
     rows.append(link, MEASUREMENT)
     assert link.is_symlink() and len(table(real)) == 2
+
+
+def test_a_folder_that_cannot_be_written_is_said_before_anything_is_measured(tmp_path, monkeypatch):
+    monkeypatch.setattr("os.access", lambda path, mode: path != tmp_path)  # root writes through every mode of a folder
+    with pytest.raises(UsageError, match=f"r.csv: cannot write in the folder {tmp_path}$"):
+        rows.check(tmp_path / "r.csv")
+    (tmp_path / "r.samples").mkdir()
+    monkeypatch.setattr("os.access", lambda path, mode: path == tmp_path)
+    with pytest.raises(UsageError, match=r"cannot write in the folder .*r\.samples$"):
+        rows.check(tmp_path / "r.csv")

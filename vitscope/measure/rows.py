@@ -61,6 +61,9 @@ def check(path: Path) -> None:
         raise UsageError(f"{path}: is a directory, expected a CSV file")
     if not path.parent.is_dir():
         raise UsageError(f"{path}: there is no folder {path.parent}")
+    for folder in (path.parent, _folder(path)):  # files are made beside and moved, so that the folder counts
+        if folder.exists() and not os.access(folder, os.W_OK):
+            raise UsageError(f"{path}: cannot write in the folder {folder}")
     _heading(path, _read(path))
 
 
