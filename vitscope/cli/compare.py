@@ -119,6 +119,8 @@ def compare(
         option=option, team=team, bundle=bundle, profile=signing,
     )  # fmt: skip
     run = asked(measure, conditions, blocks=_BLOCKS)
+    if run is not None and run.protocol.processes < 2:
+        raise UsageError("--processes 1: a comparison needs two processes of each model or more")
     if len(models) == 1 and settings:
         models = [models[0], models[0]]
     devices = [load_device(name) for name in device or ()]

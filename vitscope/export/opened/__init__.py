@@ -25,6 +25,7 @@ from vitscope.sources.network import parts_of
 # The first format of a suffix: which of ExecuTorch's delegates a .pte holds is for its runtime to find.
 FORMAT_OF_SUFFIX: Mapping[str, str] = {format.suffix: format.name for format in reversed([*FORMATS.values()])}
 _PRECISIONS: Mapping[str, Precision] = {"float32": "fp32", "float16": "fp16", "int8": "int8", "uint8": "int8"}
+UNKNOWN = "unknown"  # the type of weights that only the runtime can read
 _CHANNELS = (1, 2, 3, 4)  # of an image; a side of so few pixels is none
 
 
@@ -247,7 +248,7 @@ def _precision(model: str, found: Contents, asked: Sequence[Precision] | None) -
     known = Counter({dtype: count for dtype, count in found.weights.items() if count})
     dtype = known.most_common(1)[0][0] if known else found.inputs[0].dtype
     own = _PRECISIONS.get(dtype)
-    if own is None and dtype == "unknown":
+    if own is None and dtype == UNKNOWN:
         if asked is None or len(asked) != 1:
             raise UsageError(f"{model}: does not tell the type of its weights: say it with --precision")
         return asked[0]

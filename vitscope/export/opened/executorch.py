@@ -6,15 +6,18 @@ delegates are their own secret.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
 import tempfile
 from collections import Counter
+from collections.abc import Mapping
 from math import prod
 from pathlib import Path
 from typing import Any
 
 from vitscope.errors import UsageError
-from vitscope.export.opened import Contents, Input
+from vitscope.export.opened import UNKNOWN, Contents, Input
 
 _METHOD = "forward"  # the one that is executed
 _TYPES = {
@@ -39,28 +42,41 @@ def contents(path: Path) -> Contents:
     if plan is None:
         names = ", ".join(plan.name for plan in program.execution_plan) or "none"
         raise UsageError(f"{path}: has no method {_METHOD}, which is what is measured; methods: {names}")
-    inputs = tuple(_input(number, plan.values[index].val) for number, index in enumerate(plan.inputs))
+    given = [plan.values[index].val for index in plan.inputs]
     weights: Counter[str] = Counter()
     for value in plan.values:
-        if (tensor := value.val).__class__.__name__ == "Tensor" and tensor.data_buffer_idx > 0:
+        if _is_tensor(tensor := value.val) and tensor.data_buffer_idx > 0:
             dtype = _TYPES.get(tensor.scalar_type.name)
             weights.update({dtype: prod(tensor.sizes)} if dtype else {})
     for delegate in plan.delegates:
         blob = program.backend_delegate_data[delegate.processed.index].data
-        weights.update(_xnnpack_weights(blob) if delegate.id == _XNNPACK else {"unknown": max(1, len(blob))})
+        weights.update(_weights_inside(delegate.id, blob))
     kinds = dict.fromkeys(delegate.id for delegate in plan.delegates)
-    notes = (f"delegates: {', '.join(kinds)}",) if kinds else ("no delegate: ExecuTorch's portable kernels",)
+    notes = (f"delegates: {', '.join(kinds)}" if kinds else "no delegate: ExecuTorch's portable kernels",)
+    if any(_is_tensor(value) and value.shape_dynamism.name != "STATIC" for value in given):
+        notes += ("leaves sizes open, and runs at their upper bounds",)
+    inputs = tuple(_input(number, value) for number, value in enumerate(given))
     return Contents(inputs=inputs, weights=weights, notes=notes)
 
 
+def _is_tensor(value: Any) -> bool:
+    return type(value).__name__ == "Tensor"
+
+
 def _input(number: int, value: Any) -> Input:
-    """A program names no input. A size that it leaves open has an upper bound there, which is not its size."""
-    if value.__class__.__name__ != "Tensor":
-        return Input(f"input {number}", (), value.__class__.__name__.lower())
-    open_sides = value.shape_dynamism.name != "STATIC"
-    shape = tuple(None if open_sides else int(side) for side in value.sizes)
+    """A program names no input. Of sizes that it leaves open it holds the upper bounds alone."""
+    if not _is_tensor(value):
+        return Input(f"input {number}", (), type(value).__name__.lower())
     kind: str = value.scalar_type.name
-    return Input(f"input {number}", shape, _TYPES.get(kind, kind.lower()))
+    return Input(f"input {number}", tuple(map(int, value.sizes)), _TYPES.get(kind, kind.lower()))
+
+
+def _weights_inside(delegate: str, blob: bytes) -> Mapping[str, int]:
+    """Elements by type of what a delegate was given; of a type unknown where only the delegate can read it."""
+    if delegate == _XNNPACK:
+        with contextlib.suppress(Exception):  # its format is private, and other versions may write another
+            return _xnnpack_weights(blob)
+    return {UNKNOWN: max(1, len(blob))}
 
 
 def _xnnpack_weights(blob: bytes) -> Counter[str]:
@@ -77,7 +93,8 @@ def _xnnpack_weights(blob: bytes) -> Counter[str]:
         schema.write_bytes(importlib.resources.files(serialization).joinpath("schema.fbs").read_bytes())
         data.write_bytes(blob[header.flatbuffer_offset : header.flatbuffer_offset + header.flatbuffer_size])
         _flatc_decompile(folder, str(schema), str(data), ["--raw-binary"])
-        graph = json.loads(Path(folder, "graph.json").read_text(encoding="utf-8"))
+        text = Path(folder, "graph.json").read_text(encoding="utf-8")
+    graph = json.loads(re.sub(r"(?<=: )-?(inf|nan)\b", "null", text))  # bounds that flatc writes as JSON does not
     found: Counter[str] = Counter()
     for value in graph["xvalues"]:
         tensor = value["xvalue_union"]
