@@ -208,8 +208,11 @@ def _attending(parts: list[_Draft], node: Node, reads: dict[int, int], order: in
     g = attention_geometry(first.batch, first.out_size[0], first.out_channels, first.in_channels,
                            node.geometry.out_channels)  # fmt: skip
     made = {part.write for part in parts}
-    outside = {v: n for part in parts for v, n in part.reads.items() if v not in made}
-    outside |= {v: n for v, n in reads.items() if v not in made}
+    outside: dict[int, int] = {}  # queries, keys and values may be parts of one tensor: each is read
+    for operands in (*(part.reads for part in parts), reads):
+        for value, count in operands.items():
+            if value not in made:
+                outside[value] = outside.get(value, 0) + count
     whole = Node(
         "attention", parts[0].node.scope, "attention", (), parts[0].node.macs + node.macs, outside, 0, node.write,
         node.writes, g, parts[0].node.depth,

@@ -265,7 +265,7 @@ class Nodes:
         if key not in self._copies:
             fresh = self._copies[key] = self._fresh()
             count = prod(shape)
-            in_layout = self.layout is not None and self.layout.order in (order, want)
+            in_layout = self.layout is not None and (self.layout.order in (order, want) or order[:1] == (-1,))
             moved = self._moved_in.get(tensor)
             where = scope if moved is None or in_layout else moved
             maker = self._made_in.get(value, "") if in_layout else ""

@@ -1,0 +1,374 @@
+"""The fusion rules of each runtime, one by one: tiny modules whose kernels can be written down."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from vitscope.errors import UnavailableError, UsageError
+from vitscope.graph.record import Graph, OpRecord, Tensor
+from vitscope.graph.trace import trace
+from vitscope.latency.fields import Fields
+from vitscope.latency.kernels import Kernel, lower
+from vitscope.latency.runtime import RUNTIMES, load_runtime, read_rules
+
+ONNX, OPENVINO, LITERT, EXECUTORCH = "onnxruntime", "openvino", "litert", "executorch"
+CPU = (ONNX, OPENVINO, LITERT, EXECUTORCH)
+
+
+class Function(nn.Module):
+    """A module around a function of its inputs and the parts that it uses."""
+
+    def __init__(self, function, **parts: nn.Module):
+        super().__init__()
+        self.function = function
+        for name, part in parts.items():
+            self.add_module(name, part)
+
+    def forward(self, *inputs: torch.Tensor) -> Any:
+        return self.function(self, *inputs)
+
+
+def kernels(runtime: str, module: nn.Module, *shapes: tuple[int, ...]) -> tuple[Kernel, ...]:
+    with torch.device("meta"):
+        inputs = [torch.empty(shape) for shape in shapes]
+    return lower(trace(module.to("meta"), *inputs), load_runtime(runtime))
+
+
+def told(runtime: str, module: nn.Module, *shapes: tuple[int, ...]) -> list[str]:
+    """`convolution+relu` for each kernel: its work, and what runs with it."""
+    return ["+".join((kernel.main, *kernel.epilogue)) for kernel in kernels(runtime, module, *shapes)]
+
+
+def conv(*, act: nn.Module | None = None, channels: int = 16, **how: Any) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(channels, channels, 1, **how), *([act] if act is not None else []))
+
+
+MAP = (1, 16, 4, 4)
+STEPS = ["mean", "squared_difference", "mean", "add", "rsqrt", "mul", "sub", "mul", "add"]  # of a layer norm in LiteRT
+
+
+# ---- activations ----
+
+
+@pytest.mark.parametrize(
+    ("act", "with_onnx", "with_openvino", "with_xnnpack"),
+    [
+        (nn.ReLU(), ["convolution+relu"], ["convolution+relu"], ["convolution+relu"]),
+        (nn.ReLU6(), ["convolution+hardtanh"], ["convolution+hardtanh"], ["convolution+hardtanh"]),
+        (nn.GELU(), ["convolution", "gelu"], ["convolution+gelu"], ["convolution", "gelu"]),
+        (nn.SiLU(), ["convolution", "silu"], ["convolution+silu"], ["convolution", "sigmoid", "mul"]),
+        (nn.Hardswish(), ["convolution+hardswish"], ["convolution+hardswish"], ["convolution", "hardswish"]),
+        (nn.Sigmoid(), ["convolution+sigmoid"], ["convolution+sigmoid"], ["convolution", "sigmoid"]),
+    ],
+)
+def test_which_activations_a_convolution_takes(act, with_onnx, with_openvino, with_xnnpack):
+    net = conv(act=act)
+    assert told(ONNX, net, MAP) == with_onnx
+    assert told(OPENVINO, net, MAP) == with_openvino
+    assert told(LITERT, net, MAP) == with_xnnpack
+    assert told(EXECUTORCH, net, MAP) == with_xnnpack
+    assert told("eager", net, MAP) == ["convolution", act_name(act)]
+
+
+def act_name(act: nn.Module) -> str:
+    return {"ReLU6": "hardtanh"}.get(type(act).__name__, type(act).__name__.lower())
+
+
+def test_hardsigmoid_after_a_convolution():
+    net = conv(act=nn.Hardsigmoid())
+    assert told(ONNX, net, MAP) == ["convolution+hardsigmoid"]
+    assert told(OPENVINO, net, MAP) == ["convolution", "hardsigmoid"]
+    assert told(LITERT, net, MAP) == ["convolution+hardtanh", "mul"]  # relu6(x + 3) / 6, the 3 in the bias
+
+
+def test_onnx_runtime_takes_hardswish_apart_where_no_convolution_takes_it():
+    assert told(ONNX, nn.Sequential(nn.Linear(8, 8), nn.Hardswish()), (1, 5, 8)) == ["addmm", "hardsigmoid", "mul"]
+    sigmoid, product = kernels(ONNX, nn.Hardswish(), MAP)
+    assert (sigmoid.reads, sigmoid.writes) == (256, 256)
+    assert (product.reads, product.writes) == (512, 256)  # the input once more, and the gate
+
+
+# ---- sums ----
+
+
+def residual(*, act: nn.Module | None = None) -> nn.Module:
+    def forward(m: Any, x: torch.Tensor) -> torch.Tensor:
+        y = m.body(x) + x
+        return m.act(y) if act is not None else y
+
+    return Function(forward, body=nn.Conv2d(16, 16, 1), **({"act": act} if act is not None else {}))
+
+
+def test_which_convolutions_take_the_residual_sum():
+    assert told(ONNX, residual(), MAP) == ["convolution+add"]
+    assert told(OPENVINO, residual(), MAP) == ["convolution+add"]
+    assert told(LITERT, residual(), MAP) == ["convolution", "add"]
+    assert told(EXECUTORCH, residual(), MAP) == ["convolution", "add"]
+    (fused,) = kernels(ONNX, residual(), MAP)
+    assert fused.reads == 256  # the input of the convolution is the other operand: one value
+
+
+def test_a_sum_comes_before_the_activation_in_onnx_runtime_only():
+    assert told(ONNX, residual(act=nn.ReLU()), MAP) == ["convolution+add+relu"]
+    after = Function(lambda m, x: m.body(x) + x, body=conv(act=nn.ReLU()))
+    assert told(ONNX, after, MAP) == ["convolution+relu", "add"]
+    assert told(OPENVINO, after, MAP) == ["convolution+relu+add"]
+
+
+def test_a_clamp_joins_a_sum_in_xnnpack():
+    for runtime in (LITERT, EXECUTORCH):
+        assert told(runtime, residual(act=nn.ReLU()), MAP) == ["convolution", "add+relu"]
+
+
+def test_onnx_runtime_adds_and_normalises_in_one_kernel():
+    net = Function(lambda m, x, y: m.norm(x + y), norm=nn.LayerNorm(8))
+    (kernel,) = kernels(ONNX, net, (1, 5, 8), (1, 5, 8))
+    assert (kernel.kind, kernel.main, kernel.reads) == ("norm", "native_layer_norm", 80)
+    both = Function(lambda m, x, y: (m.norm(x + y), x + y), norm=nn.LayerNorm(8))
+    assert told(ONNX, both, (1, 5, 8), (1, 5, 8)) == ["native_layer_norm", "add"]
+
+
+# ---- layouts ----
+
+
+def test_the_image_is_turned_first_where_maps_are_channels_last():
+    net = nn.Conv2d(3, 16, 3)
+    for runtime in (OPENVINO, LITERT, EXECUTORCH):
+        reorder, _ = kernels(runtime, net, (1, 3, 8, 8))
+        assert (reorder.kind, reorder.main, reorder.reads, reorder.writes) == ("copy", "reorder", 192, 192)
+    assert told(ONNX, net, (1, 3, 8, 8)) == ["convolution"]  # reads fewer channels than a block as they come
+
+
+def test_onnx_runtime_leaves_blocks_for_what_it_runs_outside_and_comes_back():
+    def gated(m: Any, x: torch.Tensor) -> torch.Tensor:
+        return m.last(x * torch.sigmoid(m.gate(x.mean((2, 3), keepdim=True))))
+
+    parts = {"gate": nn.Conv2d(16, 16, 1), "last": nn.Conv2d(16, 16, 1)}
+    net = Function(lambda m, x: gated(m, m.first(x)), first=nn.Conv2d(16, 16, 1), **parts)
+    assert told(ONNX, net, MAP) == [
+        "convolution", "reorder", "mean", "reorder", "convolution+sigmoid", "reorder", "mul", "reorder", "convolution",
+    ]  # fmt: skip
+    assert told(OPENVINO, net, MAP) == ["convolution", "mean", "convolution+sigmoid", "mul", "convolution"]
+    reorder = kernels(ONNX, net, MAP)[1]
+    assert reorder.scopes == ("", "first")  # between the module that reads it and the one that wrote it
+
+
+def test_activations_run_in_blocks():
+    net = nn.Sequential(nn.Conv2d(16, 16, 1), nn.GELU(), nn.Conv2d(16, 16, 1))
+    assert told(ONNX, net, MAP) == ["convolution", "gelu", "convolution"]
+
+
+def test_grouped_convolutions_fill_blocks_or_run_outside():
+    def framed(middle: nn.Conv2d) -> nn.Module:
+        return nn.Sequential(nn.Conv2d(32, 32, 1), middle, nn.Conv2d(middle.out_channels, 32, 1))
+
+    assert told(ONNX, framed(nn.Conv2d(32, 32, 3, groups=2)), (1, 32, 4, 4)) == ["convolution"] * 3
+    outside = ["convolution", "reorder", "convolution", "reorder", "convolution"]
+    assert told(ONNX, framed(nn.Conv2d(32, 32, 3, groups=8)), (1, 32, 4, 4)) == outside
+    assert told(ONNX, framed(nn.Conv2d(32, 64, 3, groups=32)), (1, 32, 4, 4)) == outside  # two results a channel
+    assert told(ONNX, framed(nn.Conv2d(32, 32, 3, groups=32)), (1, 32, 4, 4)) == ["convolution"] * 3
+    assert told(OPENVINO, framed(nn.Conv2d(32, 32, 3, groups=8)), (1, 32, 4, 4)) == ["convolution"] * 3
+
+
+def test_a_map_that_lies_channels_last_becomes_tokens_for_free_in_litert():
+    net = Function(lambda m, x: m.norm(m.conv(x).permute(0, 2, 3, 1)), conv=nn.Conv2d(16, 16, 1), norm=nn.LayerNorm(16))
+    assert "permute" not in told(LITERT, net, MAP) and "reorder" not in told(LITERT, net, MAP)
+    assert told(OPENVINO, net, MAP)[:2] == ["convolution", "permute"]
+    assert told(ONNX, net, MAP) == ["convolution", "reorder", "native_layer_norm"]  # ReorderOutput turns it too
+
+
+def test_a_map_that_is_numbered_by_channel_is_turned_twice_to_become_tokens():
+    net = Function(
+        lambda m, x: m.fc(m.conv(x).flatten(2).transpose(1, 2)), conv=nn.Conv2d(16, 16, 1), fc=nn.Linear(16, 4)
+    )
+    for runtime in CPU:
+        assert told(runtime, net, MAP)[:3] == ["convolution", "reorder", "permute"]
+        assert len(told(runtime, net, MAP)) == 4
+
+
+def test_a_value_is_turned_once_for_all_its_readers():
+    def two(m: Any, x: torch.Tensor) -> torch.Tensor:
+        y = m.conv(x)
+        return y.mean((2, 3)) + y.sum((2, 3))
+
+    net = Function(two, conv=nn.Conv2d(16, 16, 1))
+    assert told(ONNX, net, MAP) == ["convolution", "reorder", "mean", "sum", "add"]
+
+
+# ---- attention ----
+
+
+def attention(m: Any, x: torch.Tensor) -> torch.Tensor:
+    q, k, v = x.reshape(1, 9, 3, 2, 4).permute(2, 0, 3, 1, 4).unbind(0)
+    out = ((q * 0.5) @ k.transpose(-2, -1)).softmax(-1) @ v
+    return m.proj(out.transpose(1, 2).reshape(1, 9, 8))
+
+
+TOKENS = (1, 9, 24)
+
+
+def test_attention_of_each_runtime():
+    net = Function(attention, proj=nn.Linear(8, 8))
+    assert told(ONNX, net, TOKENS) == [
+        "unbind", "permute", "permute", "bmm", "_softmax", "permute", "bmm", "permute", "addmm",
+    ]  # fmt: skip
+    assert told(OPENVINO, net, TOKENS) == ["permute", "mul", "attention+permute", "addmm"]
+    parts = ["permute", "unbind", "unbind", "unbind", "mul", "permute", "bmm", "_softmax", "bmm", "permute", "addmm"]
+    assert told(LITERT, net, TOKENS) == parts
+    assert told(EXECUTORCH, net, TOKENS) == parts
+    assert "_softmax" in told("eager", net, TOKENS) and "permute" not in told("eager", net, TOKENS)
+
+
+def test_one_kernel_of_attention_has_the_work_of_its_parts():
+    net = Function(attention, proj=nn.Linear(8, 8))
+    (fused,) = [kernel for kernel in kernels(OPENVINO, net, TOKENS) if kernel.kind == "attention"]
+    parts = [kernel for kernel in kernels(LITERT, net, TOKENS) if kernel.kind == "matmul"]
+    assert fused.macs == sum(kernel.macs for kernel in parts) == 2 * (2 * 9 * 9 * 4)
+    assert fused.reads == 3 * 2 * 9 * 4 and fused.writes == 2 * 9 * 4  # no scores leave it
+    g = fused.geometry
+    assert g is not None and (g.batch, g.in_channels, g.out_channels) == (2, 4, 4)
+    assert (g.in_size, g.out_size) == ((9, 1), (9, 1))
+
+
+def test_talking_heads_keep_attention_apart():
+    net = Function(lambda m, q, k, v: m.heads((q @ k).softmax(-1)) @ v, heads=nn.Conv2d(2, 2, 1))
+    found = told(OPENVINO, net, (1, 2, 9, 4), (1, 2, 4, 9), (1, 2, 9, 4))
+    assert [name for name in found if name not in ("reorder", "permute")] == ["bmm", "_softmax", "convolution", "bmm"]
+
+
+def test_fused_attention_of_pytorch_is_one_kernel_where_a_runtime_has_it():
+    tensors = tuple(Tensor((1, 2, 9, 4), "float32", "activation" if i == 3 else "input", i) for i in range(4))
+    op = OpRecord("_scaled_dot_product_flash_attention_for_cpu", "attn", (0, 1, 2), (3,))
+    graph = Graph(tensors, (op,), (), (0, 1, 2), (3,))
+    (one,) = lower(graph, load_runtime("eager"))
+    assert (one.kind, one.macs, one.reads, one.writes) == ("attention", 2 * 2 * 9 * 9 * 4, 3 * 72, 72)
+    assert [kernel.kind for kernel in lower(graph, load_runtime(ONNX))] == ["matmul", "softmax", "matmul"]
+
+
+# ---- norms and others ----
+
+
+def test_layer_norm_of_each_runtime():
+    net, tokens = nn.Sequential(nn.LayerNorm(8), nn.GELU()), (1, 5, 8)
+    assert told(ONNX, net, tokens) == ["native_layer_norm", "gelu"]
+    assert told(EXECUTORCH, net, tokens) == ["native_layer_norm", "gelu"]
+    assert told(OPENVINO, net, tokens) == ["mvn", "mul+gelu"]
+    assert told(LITERT, net, tokens) == [*STEPS, "mul", "add", "gelu"]
+    mean, *_ = kernels(LITERT, net, tokens)
+    assert (mean.kind, mean.reads, mean.writes) == ("reduce", 40, 5)
+
+
+def test_the_affine_part_of_a_norm_goes_into_the_linear_layer_after_it_in_litert():
+    net = nn.Sequential(nn.LayerNorm(8), nn.Linear(8, 4))
+    assert told(LITERT, net, (1, 5, 8)) == [
+        "mean",
+        "squared_difference",
+        "mean",
+        "add",
+        "rsqrt",
+        "mul",
+        "sub",
+        "mul",
+        "add",
+        "addmm",
+    ]
+    (linear,) = kernels(LITERT, net, (1, 5, 8))[-1:]
+    assert linear.reads == 40
+
+
+def test_group_norm_of_each_runtime():
+    net = nn.GroupNorm(1, 16)
+    assert told(ONNX, net, MAP) == ["instance_norm", "mul", "add"]
+    assert told(OPENVINO, net, MAP) == ["mvn", "mul"]
+    assert len(told(LITERT, net, MAP)) == 11
+
+
+def test_rolling_is_two_splits_and_two_concatenations_in_onnx_runtime():
+    net = Function(lambda m, x: torch.roll(x, (1, 1), (1, 2)))
+    assert told(ONNX, net, (1, 4, 4, 16)) == ["split", "cat", "split", "cat"]
+
+
+def test_parts_of_a_tensor():
+    net = Function(lambda m, x: torch.cat([torch.relu(part) for part in x.chunk(2, dim=-1)], -1))
+    assert told(ONNX, net, (1, 5, 8)) == ["split", "relu", "relu", "cat"]
+    assert told(LITERT, net, (1, 5, 8)) == ["split", "split", "relu", "relu", "cat"]
+    outer = Function(lambda m, x: [torch.relu(part) for part in x.chunk(2, dim=1)])
+    assert told(OPENVINO, outer, (1, 4, 8)) == ["relu", "relu"]  # each part is one stretch of memory
+    assert told(OPENVINO, net, (1, 5, 8))[0] == "split"
+
+
+# ---- TensorRT, from its documentation alone ----
+
+
+def test_tensorrt_as_documented():
+    assert told("tensorrt", conv(act=nn.SiLU()), MAP) == ["convolution+silu"]
+    assert told("tensorrt", residual(act=nn.ReLU()), MAP) == ["convolution+add+relu"]
+    assert "[D] unconfirmed" in load_runtime("tensorrt").source
+
+
+# ---- what holds for all ----
+
+
+@pytest.mark.parametrize("runtime", sorted(path.stem for path in RUNTIMES.glob("*.yaml")))
+def test_no_rules_lose_work(runtime: str):
+    net = nn.Sequential(
+        nn.Conv2d(3, 16, 3, 2, 1), nn.BatchNorm2d(16), nn.Hardswish(), nn.Conv2d(16, 16, 3, 1, 1, groups=16), nn.SiLU(),
+        nn.GroupNorm(1, 16), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.LayerNorm(16), nn.Linear(16, 5),
+    )  # fmt: skip
+    found = kernels(runtime, net, (1, 3, 16, 16))
+    assert sum(k.macs for k in found) == 8 * 8 * 16 * 27 + 8 * 8 * 16 * 9 + 16 * 5
+    learned = sum(prod(p.shape) for p in net.parameters())
+    assert learned - 100 < sum(k.weights for k in found) <= learned + 32  # norms fold, or stay as mean and variance
+    rules = load_runtime(runtime)
+    assert rules.name == runtime and len(rules.source) > 40 and rules.about
+
+
+# ---- rule files ----
+
+
+def document(**more: Any) -> dict[str, Any]:
+    return {"name": "x", "about": "a", "source": "s", "epilogues": [], "prologues": [], **more}
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (
+            {"permute": "copies"},
+            "x.yaml: permute must be one of free, copy, early, got 'copies' — did you mean 'copy'?",
+        ),
+        (
+            {"layout": {"order": "nhwc", "native": [], "followers": []}},
+            "layout.order must be one of channels_last, blocked",
+        ),
+        ({"layout": {"order": "blocked", "native": ["conb"], "followers": []}}, "did you mean 'conv'?"),
+        (
+            {"epilogues": [{"op": "relu", "into": ["conv"], "how": "fuse", "first": "yes"}]},
+            "epilogues.0.first must be true",
+        ),
+        ({"epilogues": [{"op": "relo", "into": ["conv"], "how": "fuse"}]}, "did you mean 'relu'?"),
+        (
+            {"decompositions": [{"op": "silu", "steps": []}]},
+            "decompositions.0.steps must be a list of one step or more",
+        ),
+        (
+            {"decompositions": [{"op": "silu", "steps": [{"op": "a", "kind": "norm", "reads": [0]}]}]},
+            "steps.0.reads must be a list of input and of the numbers below 0",
+        ),
+        ({"slices": "free"}, "unknown key slices"),
+    ],
+)
+def test_a_mistake_in_a_rule_file_is_one_clear_line(more: dict[str, Any], says: str):
+    with pytest.raises(UsageError) as error:
+        read_rules(Fields("x.yaml", document(**more)))
+    assert says in str(error.value) and "\n" not in str(error.value)
+
+
+def test_an_unknown_runtime_names_those_that_are_known():
+    with pytest.raises(UnavailableError, match="known are coreml, eager, executorch, .*litert, onnxruntime, openvino"):
+        load_runtime("ncnn")
