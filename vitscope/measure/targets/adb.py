@@ -15,13 +15,14 @@ from typing import Any
 from vitscope.errors import UnavailableError, UsageError, VitscopeError
 from vitscope.measure.channel import Job, MeasureError, Opened, Samples
 from vitscope.measure.record import OpTime
-from vitscope.measure.targets import android, benchmark_output
+from vitscope.measure.targets import android, benchmark_output, etdump
 from vitscope.measure.targets.adb_client import Adb, Said, SilentError, choose, last_line, sha256
 from vitscope.measure.targets.benchmark_output import GarbageError, Timed
 
 _THERE = "/data/local/tmp"
 _SIGNALS = {4: "SIGILL", 6: "SIGABRT", 7: "SIGBUS", 8: "SIGFPE", 9: "SIGKILL", 11: "SIGSEGV", 15: "SIGTERM"}
 _LEAST_TOLERANCE = 0.03  # two processes of one program differ by this where two windows of one process do not
+_TRACED = "ETDump written to file"  # what an executor_runner that was built to trace says after each run
 _FIRST_S = 0.05  # taken for one inference until a run has told
 
 
@@ -49,7 +50,8 @@ class Program:
     """A benchmark program: what it is called, how one asks it, how its answer is read.
 
     `ask` gives its arguments from (model, job, amount); `results` and `profile` are files that it writes in its folder.
-    `keeps_samples` is False for one that tells a mean: that one warms up by itself.
+    `warms_itself` is True for one that tells a mean: that one warms up by itself. `no_profile` are a word of the error by
+    which a build that writes no profile is known, and what to do about it.
     """
 
     name: str
@@ -59,6 +61,7 @@ class Program:
     results: str = ""
     profile_words: tuple[str, ...] = ()
     profile: str = ""
+    no_profile: tuple[str, str] = ("", "")
     warms_itself: bool = False
 
 
@@ -99,6 +102,12 @@ PROGRAMS: Mapping[str, Program] = {
     "executorch": Program(
         "ExecuTorch's executor_runner", ("executor_runner",), _ask_executorch,
         lambda text, _: benchmark_output.parse_executor_runner(text),
+        profile="trace.etdump", profile_words=("--etdump_path=trace.etdump",),
+        no_profile=(
+            "etdump_path",
+            "this executor_runner has no event tracer: build it with EXECUTORCH_BUILD_DEVTOOLS=ON and "
+            "EXECUTORCH_ENABLE_EVENT_TRACER=ON (docs/android.md)",
+        ),
     ),
     "onnxruntime": Program(
         "onnxruntime_perf_test", ("perf_test",), _ask_onnxruntime, benchmark_output.parse_perf_test,
@@ -247,6 +256,7 @@ class AdbChannel:
         self._cores, self._timeout_s = cores, timeout_s
         self._warm, self._warm_runs, self._warm_s = False, 1, 0.0
         self._mean_s = _FIRST_S
+        self._traces = False
 
     def try_out(self) -> None:
         """One inference, which shows that the program starts and takes the model, and how long it loads.
@@ -256,6 +266,8 @@ class AdbChannel:
         started = time.monotonic()
         timed = self._run(Amount(0, 0.0, 1, 0.0, self._mean_s))
         load_s, notes = timed.load_s, self.opened.notes
+        if self._traces:
+            notes = (*notes, f"this build of {self._program.name} traces every inference, which its figures hold")
         if load_s is None:
             load_s = time.monotonic() - started
             notes = (*notes, "load time is that of the program's start, one inference included")
@@ -287,15 +299,28 @@ class AdbChannel:
         return Samples(samples_s=timed.samples_s, averaged=timed.averaged, before=before, after=after)
 
     def op_times(self, runs: int) -> tuple[str, tuple[OpTime, ...]] | None:
-        """The program's own profile, from a run apart that is not timed; None for a program that writes none."""
+        """The program's own profile, from a run apart that is not timed; None for a program that writes none.
+
+        Raises MeasureError for a build without a profile, or one that cannot be read.
+        """
         program = self._program
         if not program.profile:
             return None
-        self._command(
-            [*program.profile_words, *program.ask(self._model, self._job, Amount(1, 0.0, runs, 0.0, self._mean_s))]
-        )
-        text = self._adb.read(f"cat {self._folder}/{program.profile}")
+        amount = Amount(1, 0.0, runs, 0.0, self._mean_s)
         try:
+            said = self._command([*program.profile_words, *program.ask(self._model, self._job, amount)])
+        except MeasureError as error:
+            sign, advice = program.no_profile
+            if sign and sign in str(error):
+                raise MeasureError(f"{self._adb.serial}: {advice}") from error
+            raise
+        file = f"{self._folder}/{program.profile}"
+        try:
+            if self._job.runtime == "executorch":
+                timed = program.read(said.text, "")
+                names = tuple(self._job.artifact.scopes)
+                return "measured", etdump.ops_of(self._adb.pull(file, self._timeout_s), timed, runs, names)
+            text = self._adb.read(f"cat {file}")
             if self._job.runtime == "litert":
                 return "measured", benchmark_output.parse_litert_profile(text)
             return "measured", benchmark_output.parse_ort_profile(text, runs)
@@ -308,6 +333,7 @@ class AdbChannel:
     def _run(self, amount: Amount) -> Timed:
         program = self._program
         said = self._command(program.ask(self._model, self._job, amount))
+        self._traces = _TRACED in said.text
         results = self._adb.read(f"cat {self._folder}/{program.results}") if program.results else ""
         try:
             timed = program.read(said.text, results)

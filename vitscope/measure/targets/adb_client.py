@@ -8,6 +8,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -156,6 +157,22 @@ class Adb:
                 f"{self.serial}: {path.name} arrived with {arrived or 'no'} bytes of {size}; is the device full? "
                 f"{self._free_text()}"
             )
+
+    def pull(self, there: str, timeout_s: float = 600.0) -> bytes:
+        """What a file there holds, byte for byte. Raises MeasureError where there is none or it did not come whole."""
+        size = self.read(f"stat -c %s {shlex.quote(there)}").strip()
+        if not size.isdigit():
+            raise MeasureError(f"{self.serial}: there is no file {there}")
+        with tempfile.TemporaryDirectory() as folder:
+            here = Path(folder, "pulled")
+            said = self._call("pull", there, str(here), timeout_s=timeout_s)
+            data = here.read_bytes() if here.is_file() else b""
+        if said.code != 0 or len(data) != int(size):
+            self._raise_if_gone(said.text)
+            raise MeasureError(
+                f"{self.serial}: of {there} came {len(data)} bytes of {size}: {last_line(said.text) or 'no answer'}"
+            )
+        return data
 
     def reachable(self) -> bool:
         """Whether adb still sees the device as ready."""
