@@ -35,6 +35,7 @@ LAYERS = (
     ("parts",),
     ("foreign",),
     ("estimate", "profile"),
+    ("calibrate",),
     ("compare", "prototype", "catalogue"),
     ("report", "plot"),
     ("cli",),
@@ -51,6 +52,9 @@ TORCH_AT_TOP = (
     "sources.build",
     "sources.module",
     "subject",
+    "calibrate.probe",
+    "calibrate.timer",
+    "calibrate.calibration",
 )
 # An adapter imports its runtime or its format's tools inside its functions: they are optional.
 TORCH_INSIDE_FUNCTIONS = ("graph.store", "profile", "foreign", "estimate", "export", "measure", *TORCH_AT_TOP)

@@ -8,7 +8,7 @@ import re
 UNKNOWN = "–"
 _SCALES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 _PREFIX = {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
-_SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
+_SECONDS = {"h": 3600.0, "min": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
 _QUANTITY = re.compile(r"^\s*([0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?)\s*([A-Za-zµ]*)\s*$")
 
 
@@ -101,7 +101,7 @@ def parse_count(text: str | int | float) -> float:
 
 
 def parse_seconds(text: str) -> float:
-    """`1.1ms`, `850us`, `2s` → seconds. A bare number is refused: its unit would be a guess."""
+    """`1.1ms`, `850us`, `2s`, `10min` → seconds. A bare number is refused: its unit would be a guess."""
     match = _QUANTITY.match(str(text))
     if not match or match[2] not in _SECONDS:
         raise ValueError(f"expected a time with its unit, as 1.1ms; got {text!r}")

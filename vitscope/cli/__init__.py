@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from vitscope import __version__
+from vitscope.cli.calibrate import calibrate
 from vitscope.cli.compare import compare
 from vitscope.cli.devices import app as devices
 from vitscope.cli.export import export
@@ -35,7 +36,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit codes: 0 done, 1 a gate failed, 2 usage or spec, 3 a runtime or device is missing, 130 interrupted.",
 )
-for command in (profile, compare, measure, pareto, zoo, export, validate, schema):
+for command in (profile, compare, measure, calibrate, pareto, zoo, export, validate, schema):
     app.command()(command)
 app.add_typer(devices, name="devices")
 

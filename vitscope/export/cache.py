@@ -147,7 +147,7 @@ def _keep(subject: Subject, format: str, precision: Precision, folder: Path) -> 
         _evict(folder.parent)
         aside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".new-"))
         try:
-            made = _write(subject, format, precision, aside)
+            made = written(subject, format, precision, aside)
             (aside / _SIDECAR).write_text(_sidecar(made), encoding="utf-8")
             if _read(folder) is None:
                 shutil.rmtree(folder, ignore_errors=True)
@@ -174,7 +174,8 @@ def _keep(subject: Subject, format: str, precision: Precision, folder: Path) -> 
         ) from error
 
 
-def _write(subject: Subject, format: str, precision: Precision, folder: Path) -> Artifact:
+def written(subject: Subject, format: str, precision: Precision, folder: Path) -> Artifact:
+    """`subject` as a file in `folder`, whatever lies there: a format of `export`, or MODULE. Raises what `export` raises."""
     if format != MODULE:
         suffix = FORMATS[format].suffix if format in FORMATS else ""
         return export(subject, format, folder / f"model{suffix}", precision)

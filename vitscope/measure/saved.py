@@ -56,7 +56,7 @@ def read_rounds(path: Path) -> tuple[Round, ...]:
 
 
 def decode(kind: Any, data: Any) -> Any:
-    """A value of `kind` (dataclasses, tuples, mappings, unions with None, scalars) from what `asdict` made of one.
+    """A value of `kind` (dataclasses, tuples, mappings, unions with None, literals, scalars) from what `asdict` made of one.
 
     Unknown keys are an error, missing ones take the field's default. Raises KeyError, TypeError or ValueError.
     """
@@ -76,6 +76,10 @@ def decode(kind: Any, data: Any) -> Any:
         return data if data is None else decode(next(part for part in inner if part is not type(None)), data)
     if isinstance(origin, type) and issubclass(origin, Mapping):
         return {str(name): decode(inner[1], value) for name, value in data.items()}
+    if origin is typing.Literal:
+        if data not in inner:
+            raise ValueError(f"expected one of {', '.join(map(str, inner))}, got {data!r}")
+        return data
     if kind is float and isinstance(data, int) and not isinstance(data, bool):
         return float(data)
     if not isinstance(data, kind):

@@ -1,0 +1,208 @@
+"""Fitting the costs of kernels: known costs are found again from times made of them, and held-out families are held out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import exp
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from vitscope.calibrate.choose import Choice, hold_out
+from vitscope.calibrate.demand import Demand, rough_s
+from vitscope.calibrate.fit import fit, leave_families_out, residuals, total_s, worth_correcting
+from vitscope.calibrate.record import Timed
+from vitscope.calibrate.times import read_timed, write_timed
+from vitscope.errors import UsageError
+from vitscope.latency.class_cost import ClassCost, ClassCosts, Memory, class_of
+from vitscope.latency.geometry import Geometry
+from vitscope.latency.kernels import Kernel
+
+FLOOR_S = 3e-6
+TRUTH = ClassCosts(
+    floor_s=FLOOR_S,
+    tile=8,
+    memory=Memory(near_byte_s=2e-11, far_byte_s=8e-11, knee_bytes=2e6),
+    classes={
+        "pointwise": ClassCost(start_s=2e-6, work_s=1 / 90e9, few_terms=12, few_rows=3),
+        "depthwise": ClassCost(start_s=1e-6, work_s=1 / 20e9, few_terms=2, few_rows=5),
+        "elementwise": ClassCost(start_s=1e-6, work_s=1 / 1e9),
+    },
+    corrections={},
+)
+
+
+def convolution(kind: str, before: int, after: int, side: int) -> Kernel:
+    positions = side * side
+    size = (side, side)
+    if kind == "depthwise":
+        geometry = Geometry(1, before, before, (3, 3), groups=before, in_size=size, out_size=size)
+        return Kernel("depthwise", "", 9 * before * positions, before * positions, 10 * before, before * positions, 1, (),
+                      "convolution", (), geometry)  # fmt: skip
+    return Kernel("pointwise", "", before * after * positions, before * positions, before * after + after,
+                  after * positions, before, (), "convolution", (),
+                  Geometry(1, before, after, in_size=size, out_size=size))  # fmt: skip
+
+
+def add(channels: int, side: int) -> Kernel:
+    n = channels * side * side
+    size = Geometry(1, channels, channels, in_size=(side, side), out_size=(side, side))
+    return Kernel("elementwise", "", 0, 2 * n, 0, n, 1, (), "add", (), size)
+
+
+def kernels(seed: int, number: int) -> list[Kernel]:
+    random = Random(seed)
+    made = []
+    for i in range(number):
+        before, after = random.randrange(8, 512, 4), random.randrange(8, 512, 4)
+        side = random.choice((7, 14, 28, 56))
+        kind = ("pointwise", "depthwise", "add")[i % 3]
+        made.append(add(before, side) if kind == "add" else convolution(kind, before, after, side))
+    return made
+
+
+def timed(kernel: Kernel, factor: Callable[[Kernel], float] = lambda _: 1.0, noise: float = 0.0) -> Timed:
+    """Four copies of a kernel and three additions, as long as TRUTH says they take."""
+    own = TRUTH.kernel_s(kernel, 4)
+    assert own is not None and kernel.geometry is not None
+    sums = (add(kernel.geometry.out_channels, kernel.geometry.out_size[0]),) * 3
+    total = TRUTH.floor_s + 4 * own * factor(kernel) + 3 * (TRUTH.kernel_s(sums[0], 4) or 0)
+    return Timed(wanted=kernel, copies=4, kernels=(*(kernel,) * 4, *sums), seconds=total * exp(noise))
+
+
+def test_known_costs_predict_what_they_have_not_seen() -> None:
+    found = fit([timed(kernel) for kernel in kernels(0, 120)], FLOOR_S, 4)
+    assert found.tile == TRUTH.tile
+    for kernel in kernels(1, 30):
+        assert found.kernel_s(kernel, 4) == pytest.approx(TRUTH.kernel_s(kernel, 4), rel=0.05)
+
+
+def test_noise_is_averaged_and_a_slowed_probe_moves_little() -> None:
+    random = Random(2)
+    seen = [timed(kernel, noise=random.gauss(0, 0.03)) for kernel in kernels(0, 150)]
+    seen[5] = timed(seen[5].wanted, noise=1.5)
+    found = fit(seen, FLOOR_S, 4)
+    errors = [abs(found.kernel_s(k, 4) / TRUTH.kernel_s(k, 4) - 1) for k in kernels(1, 60)]  # type: ignore[operator]
+    assert sum(errors) / len(errors) < 0.04
+
+
+def slow_at_seven(kernel: Kernel) -> float:
+    """What no formula here knows: pointwise kernels on 7×7 take half as long again."""
+    return 1.5 if kernel.kind == "pointwise" and kernel.geometry and kernel.geometry.out_size == (7, 7) else 1.0
+
+
+def test_the_correction_learns_what_the_formula_cannot_say() -> None:
+    seen = [timed(kernel, slow_at_seven) for kernel in kernels(0, 240)]
+    found, formula = fit(seen, FLOOR_S, 4), fit(seen, FLOOR_S, 4, corrected=())
+    assert "pointwise" in found.corrections and not formula.corrections
+    unseen = [k for k in kernels(3, 120) if k.kind == "pointwise"]
+
+    def error(costs: ClassCosts) -> float:
+        truth = [(TRUTH.kernel_s(k, 4) or 0) * slow_at_seven(k) for k in unseen]
+        return sum(abs((costs.kernel_s(k, 4) or 0) / t - 1) for k, t in zip(unseen, truth, strict=True)) / len(unseen)
+
+    assert error(found) < 0.6 * error(formula)
+
+
+def test_residuals_are_of_the_wanted_kernel_alone() -> None:
+    (found,) = residuals([timed(convolution("pointwise", 128, 128, 28), lambda _: 1.2)], TRUTH, 4)["pointwise"]
+    assert exp(found[1]) == pytest.approx(1.2)
+    small = convolution("depthwise", 8, 8, 7)
+    drowned = Timed(wanted=small, copies=1, kernels=(small, *[add(512, 56)] * 9), seconds=1e-2)
+    assert residuals([drowned], TRUTH, 4) == {}
+
+
+def test_a_class_that_was_not_timed_has_no_total() -> None:
+    costs = fit([timed(kernel) for kernel in kernels(0, 60) if kernel.kind != "depthwise"], FLOOR_S, 4)
+    assert total_s(costs, [convolution("pointwise", 64, 64, 14)], 4) is not None
+    assert total_s(costs, [convolution("depthwise", 64, 64, 14)], 4) is None
+
+
+def test_a_family_left_out_leaves_no_trace() -> None:
+    """The kernels of family B take twice as long; without it nothing says so, with it everything."""
+    all_kernels = kernels(0, 90)
+    b = set(all_kernels[::5])
+    families = {k: frozenset({"B"} if k in b else {"A"} if i % 2 else {"A", "C"}) for i, k in enumerate(all_kernels)}
+    seen = [timed(kernel, lambda kernel: 2.0 if kernel in b else 1.0) for kernel in all_kernels]
+    held_out = leave_families_out(seen, lambda kernel: families[kernel], FLOOR_S, 4)
+    assert len(held_out) == sum(len(families[kernel]) for kernel in all_kernels)
+    of_b = [each for each in held_out if each.family == "B" and each.timed.wanted.kind == "pointwise"]
+    for each in of_b:
+        assert each.formula_s and each.timed.seconds and each.formula_s < 0.75 * each.timed.seconds
+
+
+def test_a_correction_is_kept_only_where_it_helps_the_unseen() -> None:
+    every = kernels(0, 240)
+    names = "ABCDEF"
+    families = {kernel: frozenset(names[i % 6]) for i, kernel in enumerate(every)}
+    seen = [timed(kernel, slow_at_seven, Random(i).gauss(0, 0.02)) for i, kernel in enumerate(every)]
+    helped = worth_correcting(leave_families_out(seen, lambda kernel: families[kernel], FLOOR_S, 4))
+    assert "pointwise" in helped
+
+
+def test_refused_probes_say_nothing() -> None:
+    seen = [timed(kernel) for kernel in kernels(0, 60)]
+    refused = Timed(wanted=seen[0].wanted, copies=0, kernels=(), seconds=None, reason="no room")
+    assert fit([*seen, refused], FLOOR_S, 4) == fit(seen, FLOOR_S, 4)
+
+
+# ---- which kernels
+
+
+def demands(number: int = 90) -> list[Demand]:
+    return [Demand(kernel, rough_s(kernel), frozenset({"A"})) for kernel in kernels(0, number)]
+
+
+def test_what_is_chosen_covers_the_classes_by_their_share_of_the_time() -> None:
+    chosen = Choice(demands()).next(30, {})
+    assert len({each.kernel for each in chosen}) == 30
+    by = {name: sum(class_of(each.kernel) == name for each in chosen) for name in ("pointwise", "depthwise")}
+    assert by["pointwise"] > by["depthwise"] > 0
+
+
+def test_a_class_with_larger_errors_is_timed_more() -> None:
+    plain = Choice(demands()).next(30, {})
+    pushed = Choice(demands()).next(30, {"depthwise": 10.0})
+    count = [sum(each.kernel.kind == "depthwise" for each in found) for found in (plain, pushed)]
+    assert count[1] > count[0]
+
+
+def test_nothing_is_chosen_twice_or_after_it_was_left_out() -> None:
+    every = demands(30)
+    choice = Choice(every)
+    choice.exclude(every[0])
+    choice.cover(every[1])
+    first, second = choice.next(20, {}), choice.next(20, {})
+    assert len(first) == 20 and len(second) == 8
+    assert len({each.kernel for each in (*first, *second)} | {every[0].kernel, every[1].kernel}) == 30
+
+
+def test_held_out_kernels_are_the_same_for_a_seed_and_the_weighty_ones_more_often() -> None:
+    every = demands(90)
+    assert hold_out(every, 20, 1) == hold_out(every, 20, 1) != hold_out(every, 20, 2)
+    assert len({each.kernel for each in hold_out(every, 20, 1)}) == 20
+    drawn = [each.weight for seed in range(30) for each in hold_out(every, 5, seed)]
+    assert sum(drawn) / len(drawn) > sum(each.weight for each in every) / len(every)
+
+
+# ---- the file of times
+
+
+def test_times_come_back_from_their_file(tmp_path: Path) -> None:
+    file = tmp_path / "t.jsonl"
+    every = [timed(kernel) for kernel in kernels(0, 3)]
+    every.append(Timed(wanted=every[0].wanted, copies=0, kernels=(), seconds=None, reason="refused"))
+    file.write_text("{}\n" + "".join(write_timed(each) + "\n" for each in every))
+    assert read_timed(file) == every
+    file.write_text(file.read_text()[:-20])  # cut in the last line
+    assert read_timed(file) == every[:-1]
+
+
+def test_another_file_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "t.jsonl"
+    file.write_text("{}\nmodel,latency\na,b\n")
+    with pytest.raises(UsageError, match=r"t\.jsonl:2: not the times of a calibration"):
+        read_timed(file)
+    with pytest.raises(UsageError, match="cannot read"):
+        read_timed(tmp_path / "none.jsonl")

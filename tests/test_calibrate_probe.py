@@ -1,0 +1,96 @@
+"""Probes: the small networks that are timed hold the kernels that they were made for, as a runtime's rules see them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+import torch
+
+from vitscope.calibrate.demand import bare, demand, kernels_of, rough_s
+from vitscope.calibrate.probe import Probe, probe_of
+from vitscope.latency.class_cost import class_of
+from vitscope.latency.kernels import Kernel, lower
+from vitscope.latency.runtime import load_runtime
+from vitscope.profile import deploy_graphs
+from vitscope.spec import load_spec
+
+RULES = load_runtime("onnxruntime")
+NETWORKS = ("efficientformerv2_s0", "mobilevit_xxs", "efficientvit_b0", "edgenext_xx_small", "efficientnet_b0")
+
+
+@pytest.fixture(scope="module")
+def kernels() -> list[Kernel]:
+    """The kernels of five families, each once."""
+    return [each.kernel for each in demand(kernels_of(NETWORKS, RULES))]
+
+
+@pytest.fixture(scope="module")
+def probes(kernels: list[Kernel]) -> list[tuple[Kernel, Probe | None]]:
+    """One kernel of each class and shape of work."""
+    seen: dict[tuple[str, bool], Kernel] = {}
+    for kernel in kernels:
+        size = kernel.geometry
+        assert size is not None
+        seen.setdefault((class_of(kernel), size.in_channels == size.out_channels), kernel)
+    return [(kernel, probe_of(kernel, RULES)) for kernel in seen.values()]
+
+
+def test_most_of_the_time_of_networks_is_in_kernels_that_can_be_timed(kernels: list[Kernel]) -> None:
+    """Reordering of channels is at both ends of every convolution's probe, and needs none of its own."""
+    some = [kernel for kernel in kernels if kernel.main != "reorder"][::3]
+    missing = sum(rough_s(kernel) for kernel in some if probe_of(kernel, RULES) is None)
+    assert missing < 0.05 * sum(map(rough_s, some))
+
+
+def test_a_probe_holds_the_kernel_with_its_very_sizes(probes: list[tuple[Kernel, Probe | None]]) -> None:
+    made = [(kernel, probe) for kernel, probe in probes if probe is not None]
+    assert len({class_of(kernel) for kernel, _ in made}) >= 10
+    for kernel, probe in made:
+        found = [k for k in probe.kernels if class_of(k) == class_of(kernel) and k.writes == kernel.writes]
+        assert found and found[0].macs == kernel.macs, probe.name
+
+
+def test_a_probe_runs_and_gives_finite_numbers(probes: list[tuple[Kernel, Probe | None]]) -> None:
+    for kernel, probe in probes:
+        if probe is not None and rough_s(kernel) < 3e-3:
+            with torch.no_grad():
+                output = probe.module(torch.randn(1, *probe.size, generator=torch.Generator().manual_seed(0)))
+            assert torch.isfinite(output).all(), probe.name
+
+
+def test_copies_have_weights_of_their_own(kernels: list[Kernel]) -> None:
+    square = next(k for k in kernels if k.kind == "pointwise" and k.geometry and k.geometry.in_channels == 96)
+    probe = probe_of(square, RULES)
+    assert probe is not None and probe.copies > 1
+    weights = [p for p in probe.module.parameters() if p.dim() == 4]
+    assert len(weights) >= probe.copies and not torch.equal(weights[0], weights[-1])
+
+
+def test_sizes_that_change_are_undone_by_a_kernel_of_the_same_work(kernels: list[Kernel]) -> None:
+    """An expansion is followed by the projection back: both have the same MACs, so their sum is twice each."""
+    wide = next(
+        k for k in kernels if k.kind == "pointwise" and k.geometry and k.geometry.out_channels > k.geometry.in_channels
+    )
+    probe = probe_of(wide, RULES)
+    assert probe is not None
+    assert {k.macs for k in probe.kernels if k.kind == "pointwise"} == {wide.macs}
+
+
+def test_what_cannot_be_built_alone_is_none(kernels: list[Kernel]) -> None:
+    assert probe_of(replace(kernels[0], geometry=None), RULES) is None
+    assert probe_of(replace(kernels[0], kind="gather"), RULES) is None
+    size = kernels[0].geometry
+    assert size is not None
+    assert probe_of(replace(kernels[0], kind="conv", geometry=replace(size, groups=7, in_channels=10)), RULES) is None
+
+
+def test_the_demand_of_a_network_is_its_kernels() -> None:
+    """Each network weighs one; a kernel says which families have it."""
+    found = demand(kernels_of(NETWORKS, RULES))
+    assert sum(each.weight for each in found) == pytest.approx(len(NETWORKS))
+    assert [each.weight for each in found] == sorted((each.weight for each in found), reverse=True)
+    spec = load_spec("mobilevit_xxs")
+    own = Counter(bare(k) for graph in deploy_graphs(spec) for k in lower(graph, RULES))
+    assert set(own) == {each.kernel for each in found if spec.family in each.families}

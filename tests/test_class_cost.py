@@ -1,0 +1,146 @@
+"""Costs by class of kernel: the formula, the correction near timed kernels, and their place in a device file."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import exp
+
+import pytest
+import yaml
+
+from vitscope.errors import UsageError
+from vitscope.latency.class_cost import (
+    FUSED,
+    ClassCost,
+    ClassCosts,
+    Correction,
+    Memory,
+    Point,
+    axes_of,
+    class_of,
+    work_of,
+)
+from vitscope.latency.class_cost_file import class_lines, parse_classes
+from vitscope.latency.fields import Fields
+from vitscope.latency.geometry import Geometry, matmul_geometry, softmax_geometry
+from vitscope.latency.kernels import Kernel
+
+MEMORY = Memory(near_byte_s=1e-11, far_byte_s=1e-10, knee_bytes=1e6)
+
+
+def pointwise(before: int, after: int, side: int, epilogue: tuple[str, ...] = ()) -> Kernel:
+    positions = side * side
+    return Kernel(
+        "pointwise", "", before * after * positions, before * positions, before * after + after, after * positions,
+        before, (), "convolution", epilogue, Geometry(1, before, after, in_size=(side, side), out_size=(side, side)),
+    )  # fmt: skip
+
+
+COSTS = ClassCosts(
+    floor_s=2e-6,
+    tile=8,
+    memory=MEMORY,
+    classes={
+        "pointwise": ClassCost(start_s=1e-6, work_s=1e-11, few_terms=4, few_rows=2),
+        "softmax": ClassCost(start_s=1e-6, work_s=1e-9, few_terms=16),
+        FUSED + "silu": ClassCost(start_s=0, work_s=1e-10),
+    },
+    corrections={},
+)
+
+
+def test_a_kernel_takes_its_start_and_the_longer_of_computing_and_moving() -> None:
+    kernel = pointwise(64, 128, 14)
+    start, compute, traffic = COSTS.parts(kernel, 4)  # type: ignore[misc]
+    assert start == 1e-6
+    assert compute == pytest.approx(1e-11 * kernel.macs * (1 + 4 / 64) * (1 + 2 / 196))
+    touched = 4 * (kernel.reads + kernel.writes + kernel.weights)
+    share = touched / (touched + 1e6)
+    assert traffic == pytest.approx(touched * (1e-11 * (1 - share) + 1e-10 * share))
+    assert COSTS.kernel_s(kernel, 4) == pytest.approx(start + max(compute, traffic))
+
+
+def test_channels_are_padded_to_the_tile() -> None:
+    size = pointwise(64, 12, 14).geometry
+    assert size is not None
+    assert work_of(pointwise(64, 12, 14), size, 8) == pytest.approx(pointwise(64, 16, 14).macs)
+    assert work_of(pointwise(64, 12, 14), size, 1) == pointwise(64, 12, 14).macs
+
+
+def test_what_runs_while_a_kernel_writes_costs_by_element() -> None:
+    plain, fused = (COSTS.parts(pointwise(64, 128, 14, ops), 4) for ops in ((), ("silu",)))
+    assert plain and fused and fused[1] - plain[1] == pytest.approx(1e-10 * 128 * 196)
+
+
+def test_a_softmax_of_short_rows_costs_more_for_each_element() -> None:
+    def softmax(rows: int, length: int) -> Kernel:
+        n = rows * length
+        return Kernel("softmax", "", 0, n, 0, n, 1, (), "_softmax", (), softmax_geometry(rows, length))
+
+    short, long = COSTS.parts(softmax(784, 16), 4), COSTS.parts(softmax(16, 784), 4)
+    assert short and long and short[1] / long[1] == pytest.approx(2 / (1 + 16 / 784))
+
+
+@pytest.mark.parametrize(
+    "kernel",
+    [
+        replace(pointwise(64, 64, 7), kind="depthwise"),  # a class that was not timed
+        replace(pointwise(64, 64, 7), geometry=None),  # of a table of counts
+    ],
+)
+def test_an_unknown_kernel_has_no_time(kernel: Kernel) -> None:
+    assert COSTS.kernel_s(kernel, 4) is None
+
+
+def test_products_are_priced_by_kind_and_the_rest_by_operation() -> None:
+    assert class_of(pointwise(8, 8, 7)) == "pointwise"
+    size = matmul_geometry(4, 49, 32, 49)
+    assert class_of(Kernel("matmul", "", 1, 1, 0, 1, 32, (), "bmm", (), size)) == "matmul"
+    assert class_of(Kernel("activation", "", 0, 1, 0, 1, 1, (), "gelu_tanh", (), size)) == "activation gelu_tanh"
+    assert class_of(Kernel("elementwise", "", 0, 2, 0, 1, 1, (), "add_", (), size)) == "elementwise"
+    assert class_of(Kernel("elementwise", "", 0, 1, 1, 1, 1, (), "div", (), size)) == "elementwise div broadcast"
+    assert class_of(Kernel("copy", "", 0, 1, 0, 1, 1, (), "unbind", (), size)) == "copy"
+    assert class_of(Kernel("copy", "", 0, 1, 0, 1, 1, (), "permute", (), size)) == "copy permute"
+
+
+def test_a_correction_holds_near_its_points_and_nowhere_else() -> None:
+    near, far = pointwise(64, 128, 14), pointwise(512, 2048, 112)
+    assert near.geometry and far.geometry
+    corrected = replace(COSTS, corrections={"pointwise": Correction(1.0, (Point(axes_of(near.geometry), 0.25),))})
+    assert corrected.kernel_s(near, 4) == pytest.approx(exp(0.25) * (COSTS.kernel_s(near, 4) or 0))
+    assert corrected.kernel_s(far, 4) == pytest.approx(COSTS.kernel_s(far, 4), rel=1e-4)
+
+
+# ---- in a device file
+
+
+def written(costs: ClassCosts) -> Fields:
+    document = yaml.safe_load("fit:\n  classes:\n" + "\n".join(class_lines(costs)))
+    return Fields("my.yaml", document["fit"]["classes"])
+
+
+def test_costs_come_back_from_a_file() -> None:
+    point = Point((1.0, 2.5, -0.125, 0.0, 0.0, 0.0, 0.5), -0.25)
+    costs = replace(COSTS, corrections={"pointwise": Correction(1.5, (point, point))})
+    assert parse_classes(written(costs)) == costs
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"tile": 0}, "tile must be a whole number of at least 1"),
+        ({"floor_s": -1e-6}, "floor_s must be a number above 0"),
+        ({"costs": {"pointwise": {"start_s": 0, "work_s": -1, "few_terms": 0, "few_rows": 0}}}, "pointwise.work_s"),
+        ({"costs": {"pointwise": {"start_s": 0}}}, "pointwise.work_s is missing"),
+        ({"memory": {"near_byte_s": 1, "far_byte_s": 1, "knee_byte": 1}}, "knee_bytes is missing"),
+        ({"corrections": {"pointwise": {"length": 1, "points": [[1, 2], [1]]}}}, "rows of numbers"),
+        ({"corrections": {"pointwise": {"length": 1, "points": [["x", 2]]}}}, "rows of numbers"),
+        ({"corrections": {"pointwise": {"length": 1, "points": 3}}}, "rows of numbers"),
+        ({"more": 1}, "unknown key more"),
+    ],
+)  # fmt: skip
+def test_a_damaged_file_is_named_in_one_line(change: dict[str, object], said: str) -> None:
+    fields = yaml.safe_load("\n".join(line[4:] for line in class_lines(COSTS)))
+    with pytest.raises(UsageError, match=said) as error:
+        parse_classes(Fields("my.yaml", {**fields, **change}))
+    assert str(error.value).startswith("my.yaml: ") and "\n" not in str(error.value)

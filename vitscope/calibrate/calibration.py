@@ -1,0 +1,206 @@
+"""calibrate(place): rounds of timing and fitting until the error of kernels held out stops falling, or the budget ends."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from math import log
+from random import Random
+from statistics import median
+from typing import Literal
+
+import torch
+from torch import nn
+
+from vitscope.calibrate.choose import Choice, hold_out
+from vitscope.calibrate.demand import Demand, demand, kernels_of
+from vitscope.calibrate.fit import fit, leave_families_out, total_s, worth_correcting
+from vitscope.calibrate.probe import probe_of
+from vitscope.calibrate.record import Calibration, HeldOut, Learned, Timed
+from vitscope.calibrate.timer import Place, Timer
+from vitscope.errors import UnavailableError
+from vitscope.latency.class_cost import ClassCosts, class_of
+from vitscope.latency.device import PRECISION_BYTES
+from vitscope.latency.kernels import Kernel
+from vitscope.latency.runtime import FusionRules
+from vitscope.measure.channel import MeasureError
+
+_FIRST, _GROWTH = 96, 1.5  # kernels of the first round, and how many times as many are timed after each further one
+_HELD_OUT = 40
+_FLAT = 0.003  # of the held-out error, in its own unit, that a doubling must bring
+_FITTING_S = 40.0  # of the budget, kept for the fits and the held-out report
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What a calibration waits for. `done` kernels are timed; `error` is that of kernels held out, once known."""
+
+    what: Literal["floor", "time", "fit", "hold out"]
+    name: str
+    done: int
+    total: int
+    error: float | None
+
+
+def calibrate(
+    place: Place,
+    rules: FusionRules,
+    names: Sequence[str],
+    *,
+    budget_s: float,
+    kept: Sequence[Timed] = (),
+    on_timed: Callable[[Timed], None] | None = None,
+    on_progress: Callable[[Step], None] | None = None,
+    clock: Callable[[], float] = time.monotonic,
+    seed: int = 0,
+) -> Calibration:
+    """Time kernels of the networks `names` at `place` and fit their costs. No network is ever timed.
+
+    `kept` are the kernels that an earlier, interrupted calibration of the same place has timed. Raises UnavailableError
+    where the place cannot be reached, MeasureError where nothing could be timed there.
+    """
+    began = clock()
+    deadline = began + max(budget_s - _FITTING_S, budget_s / 2)
+    size = PRECISION_BYTES[{"fp32": "float32", "fp16": "float16", "int8": "int8"}[place.precision]]
+    networks = kernels_of(names, rules, place.batch)
+    demands = demand(networks)
+    families = {each.kernel: each.families for each in demands}
+    choice = Choice(demands)
+    results: dict[Kernel, Timed] = {}
+    earlier = {each.wanted: each for each in kept if each.wanted in families}
+    tests = {each.kernel for each in hold_out(demands, _HELD_OUT, seed)}
+    curve: list[Learned] = []
+    ended = ""
+
+    with Timer(place) as timer:
+
+        def say(what: Literal["floor", "time", "fit", "hold out"], name: str = "", total: int = 0) -> None:
+            if on_progress is not None:
+                on_progress(Step(what, name, len(results), total, curve[-1].error if curve else None))
+
+        say("floor")
+        floor_s = _floor(timer)
+
+        def time_all(chosen: Sequence[Demand], total: int) -> bool:
+            """Whether there was time for all."""
+            for each in chosen:
+                if each.kernel in results:
+                    continue
+                found = earlier.get(each.kernel)
+                if found is None:
+                    if clock() >= deadline:
+                        return False
+                    probe = probe_of(each.kernel, rules, place.batch)
+                    if probe is None:
+                        found = Timed(
+                            wanted=each.kernel, copies=0, kernels=(), seconds=None, reason="cannot be built alone"
+                        )
+                    else:
+                        say("time", probe.name, total)
+                        found = timer.time(probe)
+                    if on_timed is not None:
+                        on_timed(found)
+                results[each.kernel] = found
+            return True
+
+        for each in demands:
+            if each.kernel in tests:
+                choice.exclude(each)
+        number, errors = _FIRST, dict[str, float]()
+        while not ended:
+            chosen = choice.next(number - sum(k not in tests for k in results), errors)
+            if not curve:
+                chosen += [each for each in demands if each.kernel in tests]
+            if not chosen:
+                ended = "every kernel of these networks is timed"
+                break
+            Random(seed + number).shuffle(chosen)
+            if not time_all(chosen, len(results) + len(chosen)):
+                ended = f"the budget of {budget_s / 60:.3g} minutes is spent"
+            train = [each for kernel, each in results.items() if kernel not in tests]
+            if not any(each.seconds for each in train):
+                raise MeasureError(
+                    f"{place.target.name}: no kernel could be timed in {budget_s / 60:.3g} minutes{_why(results.values())}"
+                )
+            say("fit")
+            costs = fit(train, floor_s, size)
+            held = [each for kernel, each in results.items() if kernel in tests]
+            found = _errors(costs, held, size)
+            if found:
+                curve.append(Learned(sum(each.seconds is not None for each in train), sum(found) / len(found)))
+                errors = _class_errors(costs, [*train, *held], size)
+            if len(curve) > 1 and not ended:
+                before, now = curve[-2], curve[-1]
+                doublings = log(now.kernels / before.kernels) / log(2) if now.kernels > before.kernels else 1.0
+                if (before.error - now.error) / doublings < _FLAT:
+                    ended = "the error of kernels held out stopped falling"
+            number = int(number * _GROWTH)
+        opened = timer.opened
+
+    timed = tuple(results.values())
+    held_out = leave_families_out(
+        timed, lambda kernel: families[kernel], floor_s, size, lambda done, total: say("hold out", f"{done}/{total}")
+    )
+    corrected = worth_correcting(held_out)
+    return Calibration(
+        costs=fit(timed, floor_s, size, corrected=corrected), timed=timed, demands=tuple(demands), networks=networks,
+        curve=tuple(curve), held_out=tuple(_chosen(held_out, corrected)), corrected=corrected, ended=ended,
+        seconds=clock() - began, runtime_version=opened.runtime_version, host=opened.host, processor=opened.processor,
+        system=opened.system, batch=place.batch, element_bytes=size,
+    )  # fmt: skip
+
+
+class _Nothing(nn.Module):
+    """As little as a network can do: one addition on 3×8×8."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + 1.0
+
+
+def _floor(timer: Timer) -> float:
+    """Seconds of a call that does next to nothing, the least of three files."""
+    from vitscope.calibrate.probe import Probe
+
+    nothing = Kernel("elementwise", "", 0, 192, 0, 192, 1, (), "add")
+    times = []
+    reason = ""
+    for _ in range(3):
+        found = timer.time(Probe(nothing, 1, _Nothing(), (3, 8, 8), ()))
+        reason = found.reason
+        if found.seconds is not None:
+            times.append(found.seconds)
+    if not times:
+        raise (MeasureError if reason else UnavailableError)(f"{timer.place.target.name}: {reason}")
+    return min(times)
+
+
+def _why(results: Iterable[Timed]) -> str:
+    reason = next((each.reason for each in results if each.reason), "")
+    return f": {reason}" if reason else ""
+
+
+def _errors(costs: ClassCosts, held: Iterable[Timed], size: int) -> list[float]:
+    """Relative errors of probes; one of a class that was never timed counts as wholly wrong."""
+    found = []
+    for each in held:
+        if each.seconds is not None:
+            predicted = total_s(costs, each.kernels, size)
+            found.append(1.0 if predicted is None else abs(predicted / each.seconds - 1))
+    return found
+
+
+def _class_errors(costs: ClassCosts, timed: Iterable[Timed], size: int) -> dict[str, float]:
+    """Class → median error of its probes under the formula alone, which says how much there is to learn."""
+    formula = replace(costs, corrections={})
+    by: dict[str, list[float]] = {}
+    for each in timed:
+        by.setdefault(class_of(each.wanted), []).extend(_errors(formula, [each], size))
+    return {name: max(0.02, median(errors)) for name, errors in by.items() if errors}
+
+
+def _chosen(held_out: Iterable[HeldOut], corrected: frozenset[str]) -> Iterable[HeldOut]:
+    """As the calibration that is kept would have predicted: with a correction only where it helps."""
+    for each in held_out:
+        use = class_of(each.timed.wanted) in corrected
+        yield each if use else replace(each, corrected_s=each.formula_s)

@@ -1,0 +1,95 @@
+"""Which kernels to time next: those that tell most about the time that networks spend, given what was timed."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from random import Random
+from typing import TYPE_CHECKING
+
+from vitscope.calibrate.demand import Demand
+from vitscope.latency.class_cost import axes_of, class_of
+
+if TYPE_CHECKING:
+    import numpy as np
+
+_REACH = 1.0  # how far a timed kernel tells of others, in units of axes_of
+_KNOWN = 0.1  # of the error of a class that is left to a kernel beside a timed one
+
+
+class Choice:
+    """Kernels by class, each with how well the timed ones cover it."""
+
+    def __init__(self, demands: Sequence[Demand]):
+        import numpy as np
+
+        self.members: dict[str, list[Demand]] = {}
+        for each in demands:
+            if each.kernel.geometry is not None:
+                self.members.setdefault(class_of(each.kernel), []).append(each)
+        self._alike: dict[str, np.ndarray] = {}
+        self._covered: dict[str, np.ndarray] = {}
+        self._left: dict[str, list[bool]] = {}
+        self._index = {}
+        for name, members in self.members.items():
+            at = np.array([axes_of(each.kernel.geometry) for each in members if each.kernel.geometry])
+            squared = ((at[:, None] - at[None]) ** 2).sum(-1)
+            self._alike[name] = np.exp(-0.5 * squared / _REACH**2)
+            self._covered[name] = np.zeros(len(members))
+            self._left[name] = [True] * len(members)
+            self._index |= {each.kernel: (name, i) for i, each in enumerate(members)}
+
+    def exclude(self, demand: Demand) -> None:
+        """Not to be chosen: held out, or timed and refused."""
+        name, i = self._index[demand.kernel]
+        self._left[name][i] = False
+
+    def cover(self, demand: Demand) -> None:
+        """`demand` is timed: what is like it is known a little too."""
+        import numpy as np
+
+        name, i = self._index[demand.kernel]
+        self._left[name][i] = False
+        self._covered[name] = np.maximum(self._covered[name], self._alike[name][i])
+
+    def next(self, number: int, errors: Mapping[str, float]) -> list[Demand]:
+        """The `number` kernels that together tell most. `errors` are those of classes as far as known (else 1).
+
+        Each is chosen for the sum over all kernels of its class: what share of a network's time one takes, times how
+        much nearer the new one is to it than those timed before. Those chosen count as timed from then on.
+        """
+        import numpy as np
+
+        chosen: list[Demand] = []
+        weights = {name: np.array([each.weight for each in members]) for name, members in self.members.items()}
+        gains = {name: self._gains(name, weights[name]) for name in self.members}
+        while len(chosen) < number:
+            best = max(
+                ((float(gain.max()) * errors.get(name, 1.0), name) for name, gain in gains.items() if gain.size),
+                default=(0.0, ""),
+            )
+            if best[0] <= 0:
+                break
+            name = best[1]
+            demand = self.members[name][int(gains[name].argmax())]
+            chosen.append(demand)
+            self.cover(demand)
+            gains[name] = self._gains(name, weights[name])
+        return chosen
+
+    def _gains(self, name: str, weights: np.ndarray) -> np.ndarray:
+        import numpy as np
+
+        nearer = np.maximum(self._alike[name] - self._covered[name][None], 0)
+        gains = nearer @ weights + _KNOWN * weights
+        return np.where(self._left[name], gains, 0.0)
+
+
+def hold_out(demands: Sequence[Demand], number: int, seed: int, taken: Collection[object] = ()) -> list[Demand]:
+    """`number` kernels at random, a weightier one more likely: what the others are to predict."""
+    random = Random(seed)
+    left = [each for each in demands if each.kernel not in taken]
+    found: list[Demand] = []
+    while left and len(found) < number:
+        pick = random.choices(range(len(left)), [each.weight for each in left])[0]
+        found.append(left.pop(pick))
+    return found

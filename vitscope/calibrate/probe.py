@@ -1,0 +1,427 @@
+"""Probe: a few copies of one kernel as a small network, so that a runtime meets the kernel as it does in a network.
+
+Copies have weights of their own: together they fill more than a core's own cache, as the weights of a network do, and no
+runtime finds two of them to be one. They stand in a chain where the sizes allow it, and are added up where they do not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from math import ceil, isqrt
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vitscope.calibrate.demand import bare, rough_s
+from vitscope.graph.trace import trace
+from vitscope.latency.class_cost import class_of
+from vitscope.latency.geometry import Geometry
+from vitscope.latency.kernels import Kernel, lower
+from vitscope.latency.runtime import FusionRules
+
+Size = tuple[int, int, int]  # (C, H, W) of the input
+
+_WEIGHT_BYTES = 1.5e6  # of all copies together: more than the cache next to a core
+_LEAST_S, _MOST_S = 150e-6, 30e-3  # roughly, of all copies together
+_MOST_COPIES = 12
+
+ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "relu": F.relu,
+    "hardtanh": F.relu6,
+    "silu": F.silu,
+    "gelu": F.gelu,
+    "gelu_tanh": partial(F.gelu, approximate="tanh"),
+    "hardswish": F.hardswish,
+    "hardsigmoid": F.hardsigmoid,
+    "sigmoid": torch.sigmoid,
+    "tanh": torch.tanh,
+    "leaky_relu": F.leaky_relu,
+    "elu": F.elu,
+    "mish": F.mish,
+    "softplus": F.softplus,
+}
+_BINARY: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "add": torch.add,
+    "sub": torch.sub,
+    "mul": torch.mul,
+    "div": torch.div,
+    "maximum": torch.maximum,
+    "minimum": torch.minimum,
+}
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A network of kernels like `wanted`, `copies` of its class in all, and everything that a runtime makes of it."""
+
+    wanted: Kernel
+    copies: int
+    module: nn.Module
+    size: Size
+    kernels: tuple[Kernel, ...]
+
+    @property
+    def name(self) -> str:
+        size = self.wanted.geometry
+        assert size is not None
+        shape = f"{size.in_channels}x{size.out_channels}x{size.out_size[0]}x{size.out_size[1]}"
+        return f"{self.wanted.kind} {self.wanted.main} {shape}"
+
+
+def probe_of(kernel: Kernel, rules: FusionRules, batch: int = 1) -> Probe | None:
+    """The probe of `kernel`; None for one that cannot be built from its sizes, or that a runtime makes no kernel of."""
+    if kernel.geometry is None:
+        return None
+    copies = _copies(kernel)
+    torch.manual_seed(0)
+    try:
+        made = _build(kernel, kernel.geometry, copies, batch)
+        if made is None:
+            return None
+        module, size = made
+        graph = trace(module.to("meta"), torch.empty((batch, *size), device="meta"))
+        module, _ = _build(kernel, kernel.geometry, copies, batch)  # type: ignore[misc]
+    except (RuntimeError, ValueError, ZeroDivisionError):
+        return None  # sizes that torch itself does not take together: not the kernel that was meant
+    kernels = tuple(bare(found) for found in lower(graph, rules))
+    alike = [found for found in kernels if class_of(found) == class_of(kernel)]
+    if not any(_same(found, kernel) for found in alike):
+        return None
+    return Probe(kernel, len(alike), module.eval(), size, kernels)
+
+
+def _same(found: Kernel, wanted: Kernel) -> bool:
+    """Of copies and elementwise operations the amount alone counts: in which order their axes stand makes no difference."""
+    if found.kind in ("copy", "elementwise"):
+        return found.writes == wanted.writes
+    return found.geometry == wanted.geometry
+
+
+def _copies(kernel: Kernel) -> int:
+    one = rough_s(kernel)
+    wanted = max(2, ceil(_LEAST_S / one), ceil(_WEIGHT_BYTES / (4 * kernel.weights)) if kernel.weights else 0)
+    return max(1, min(wanted, _MOST_COPIES, int(_MOST_S / one)))
+
+
+def _build(kernel: Kernel, size: Geometry, copies: int, batch: int) -> tuple[nn.Module, Size] | None:
+    match kernel.kind:
+        case "conv" | "grouped" | "depthwise" | "pointwise":
+            return _convolutions(kernel, size, copies)
+        case "linear":
+            return _linears(kernel, size, copies)
+        case "matmul":
+            return _Products(size, max(1, copies // 2)), (size.batch // batch, size.out_size[0], size.in_channels)
+        case "softmax":
+            return _Chain([_Call(partial(F.softmax, dim=-1)) for _ in range(copies)]), _rows(size)
+        case "norm":
+            return _norms(kernel, size, copies)
+        case "activation":
+            act = ACTIVATIONS.get(kernel.main.rstrip("_"))
+            if act is None:
+                return None
+            return _on_map(_Chain([_Between(act) for _ in range(copies)]), size)
+        case "elementwise":
+            return _elementwise(kernel, size, copies)
+        case "pool":
+            return _pools(kernel, size, copies)
+        case "reduce":
+            return _reductions(kernel, size, copies)
+        case "resize":
+            return _resizes(kernel, size, copies)
+        case "copy":
+            return _copying(kernel, size, copies)
+    return None
+
+
+class _Call(nn.Module):
+    """A function as a module."""
+
+    def __init__(self, call: Callable[[Tensor], Tensor]):
+        super().__init__()
+        self.call = call
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.call(x)
+
+
+class _Chain(nn.Module):
+    """One after another."""
+
+    def __init__(self, parts: Sequence[nn.Module]):
+        super().__init__()
+        self.parts = nn.ModuleList(parts)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for part in self.parts:
+            x = part(x)
+        return x
+
+
+class _Sum(nn.Module):
+    """All of one input, added up."""
+
+    def __init__(self, parts: Sequence[nn.Module]):
+        super().__init__()
+        self.parts = nn.ModuleList(parts)
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, *others = self.parts
+        y = first(x)
+        for part in others:
+            y = y + part(x)
+        return y
+
+
+class _Between(nn.Module):
+    """A function of the input plus a constant, which keeps two in a row from being made one."""
+
+    def __init__(self, call: Callable[[Tensor], Tensor]):
+        super().__init__()
+        self.call, self.shift = call, nn.Parameter(torch.randn(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.call(x + self.shift)
+
+
+def _with_activation(layer: nn.Module, kernel: Kernel) -> nn.Module:
+    act = next((ACTIVATIONS[name] for op in kernel.epilogue if (name := op.rstrip("_")) in ACTIVATIONS), None)
+    return layer if act is None else nn.Sequential(layer, _Call(act))
+
+
+def _convolutions(kernel: Kernel, size: Geometry, copies: int) -> tuple[nn.Module, Size] | None:
+    if size.out_size[0] > size.in_size[0] and size.stride != (1, 1):
+        return None  # transposed: its stride makes the image larger
+
+    def conv(before: int, after: int) -> nn.Module:
+        padding = tuple(ceil(p / 2) for p in size.padding)
+        layer = nn.Conv2d(
+            before, after, size.window, size.stride, padding, size.dilation, size.groups  # type: ignore[arg-type]
+        )  # fmt: skip
+        return _with_activation(layer, kernel)
+
+    given = (size.in_channels, *size.in_size)
+    keeps = size.stride == (1, 1) and size.in_size == size.out_size
+    if keeps and size.in_channels == size.out_channels:
+        return _Chain([conv(size.in_channels, size.in_channels) for _ in range(copies)]), given
+    if keeps and size.groups == 1:
+        pairs = max(1, copies // 2)
+        there_and_back = [conv(size.in_channels, size.out_channels), conv(size.out_channels, size.in_channels)]
+        for _ in range(pairs - 1):
+            there_and_back += [conv(size.in_channels, size.out_channels), conv(size.out_channels, size.in_channels)]
+        return _Chain(there_and_back), given
+    return _Sum([conv(size.in_channels, size.out_channels) for _ in range(copies)]), given
+
+
+class _Tokens(nn.Module):
+    """A network of (B, T, C), or of (B, C) where there is one token, on the image (1, B, T, C)."""
+
+    def __init__(self, body: nn.Module):
+        super().__init__()
+        self.body = body
+
+    def forward(self, x: Tensor) -> Tensor:
+        _, B, T, C = x.shape
+        return self.body(x.view(B, T, C) if T > 1 else x.view(B, C))
+
+
+def _linears(kernel: Kernel, size: Geometry, copies: int) -> tuple[nn.Module, Size]:
+    before, after = size.in_channels, size.out_channels
+    bias = kernel.weights > before * after
+    layers: list[nn.Module] = []
+    for _ in range(copies if before == after else max(1, copies // 2)):
+        layers.append(_with_activation(nn.Linear(before, after, bias), kernel))
+        if before != after:
+            layers.append(_with_activation(nn.Linear(after, before, bias), kernel))
+    return _Tokens(_Chain(layers)), (1, size.out_size[0], before)
+
+
+class _Products(nn.Module):
+    """Attention's two products, (M, K) × (K, N) and (M, N) × (N, K), again and again."""
+
+    def __init__(self, size: Geometry, pairs: int):
+        super().__init__()
+        self.pairs = pairs
+        self.keys = nn.Parameter(torch.randn(1, size.batch, size.out_channels, size.in_channels) * 0.05)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for _ in range(self.pairs):
+            keys = self.keys * x[:, :, :1, :1]  # computed, so that no runtime prepares them as weights
+            x = (x @ keys.transpose(-2, -1)) @ keys
+        return x
+
+
+def _rows(size: Geometry) -> Size:
+    return 1, size.out_size[0], size.in_channels
+
+
+def _on_map(body: nn.Module, size: Geometry) -> tuple[nn.Module, Size]:
+    """`body`, which keeps sizes, on an image (C, H, W), or on tokens, whose sizes are (T, 1)."""
+    if _is_tokens(size):
+        return _Tokens(body), (size.batch, size.out_size[0], size.out_channels)
+    return body, (size.out_channels, *size.out_size)
+
+
+def _is_tokens(size: Geometry) -> bool:
+    return size.out_size[1] == 1 and (size.out_size[0] > 1 or size.batch > 1)
+
+
+class _GroupNorm(nn.Module):
+    def __init__(self, groups: int, channels: int):
+        super().__init__()
+        self.norm = nn.GroupNorm(groups, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(x)
+
+
+def _norms(kernel: Kernel, size: Geometry, copies: int) -> tuple[nn.Module, Size] | None:
+    rows, length = size.out_size[0], size.in_channels
+    if kernel.main == "native_layer_norm":
+        return _Tokens(_Chain([nn.LayerNorm(length) for _ in range(copies)])), (1, rows, length)
+    if kernel.main == "native_group_norm":
+        channels = kernel.weights // 2 or rows
+        positions = length * rows // channels
+        side = isqrt(positions)
+        shape = (channels, side, side) if side * side == positions else (channels, positions, 1)
+        return _Chain([_GroupNorm(rows, channels) for _ in range(copies)]), shape
+    if kernel.main == "linalg_vector_norm":
+        length = max(1, kernel.reads // kernel.writes)
+        return _Chain([_Call(_normalised) for _ in range(copies)]), (1, kernel.writes, length)
+    return None
+
+
+def _normalised(x: Tensor) -> Tensor:
+    return x / (torch.linalg.vector_norm(x, dim=-1, keepdim=True) + 1e-6)
+
+
+class _Elementwise(nn.Module):
+    """An operation on the running value and another: a map of its size, one value a channel, or constants."""
+
+    def __init__(self, call: Callable[[Tensor, Tensor], Tensor], copies: int, channels: int, other: str):
+        super().__init__()
+        self.call, self.copies, self.other = call, copies, other
+        self.constants = nn.ParameterList(nn.Parameter(torch.rand(channels) + 0.5) for _ in range(copies))
+
+    def forward(self, x: Tensor) -> Tensor:
+        one = (slice(None), slice(0, 1)) if x.dim() == 3 else (slice(None), slice(None), slice(0, 1), slice(0, 1))
+        given = x * x + 1 if self.other == "same" else x[one] ** 2 + 1  # nothing that one divides by is near 0
+        for constant in self.constants:
+            if self.other != "constant":
+                x = self.call(x, given)
+            else:
+                x = self.call(x, constant if x.dim() < 4 else constant.view(-1, 1, 1))
+        return x
+
+
+def _elementwise(kernel: Kernel, size: Geometry, copies: int) -> tuple[nn.Module, Size] | None:
+    call = _BINARY.get(kernel.main.rstrip("_"))
+    if call is None:
+        return None
+    if kernel.reads >= 2 * kernel.writes:
+        other = "same"
+    elif kernel.reads > kernel.writes:
+        other = "channel"
+    else:
+        other = "constant"
+    return _on_map(_Elementwise(call, copies, size.out_channels, other), size)
+
+
+def _pools(kernel: Kernel, size: Geometry, copies: int) -> tuple[nn.Module, Size] | None:
+    window, stride = size.window, size.stride
+    padding = (ceil(size.padding[0] / 2), ceil(size.padding[1] / 2))
+    if any(p > w // 2 for p, w in zip(padding, window, strict=True)):
+        return None
+    if kernel.main.startswith("max_pool"):
+        call = partial(F.max_pool2d, kernel_size=window, stride=stride, padding=padding)
+    elif "avg_pool" in kernel.main:
+        # with the zeros left out of the mean, as the networks have it, or with them: the work is the same
+        call = partial(F.avg_pool2d, kernel_size=window, stride=stride, padding=padding)
+    else:
+        return None
+    parts = [_Between(call) for _ in range(copies)]
+    keeps = size.in_size == size.out_size
+    return (_Chain(parts) if keeps else _Sum(parts)), (size.in_channels, *size.in_size)
+
+
+class _Reduced(nn.Module):
+    """The input plus what it reduces to."""
+
+    def __init__(self, call: Callable[[Tensor], Tensor]):
+        super().__init__()
+        self.call = call
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.call(x)
+
+
+def _reductions(kernel: Kernel, size: Geometry, copies: int) -> tuple[nn.Module, Size] | None:
+    call = {"mean": torch.mean, "sum": torch.sum, "amax": torch.amax}.get(kernel.main)
+    if call is None:
+        return None
+    if size.window != (1, 1):
+        if size.out_size != (1, 1):
+            return None  # over one of the two axes of an image
+        over, shape = (2, 3), (size.in_channels, *size.in_size)
+    else:
+        rows = _Chain([_Reduced(partial(call, dim=-1, keepdim=True)) for _ in range(copies)])
+        return _Tokens(rows), (1, kernel.writes, max(1, kernel.reads // kernel.writes))
+    return _Chain([_Reduced(partial(call, dim=over, keepdim=True)) for _ in range(copies)]), shape
+
+
+def _resizes(kernel: Kernel, size: Geometry, copies: int) -> tuple[nn.Module, Size] | None:
+    mode = {"upsample_bilinear2d": "bilinear", "upsample_bicubic2d": "bicubic", "upsample_nearest2d": "nearest"}
+    if kernel.main not in mode:
+        return None
+    call = partial(F.interpolate, size=size.out_size, mode=mode[kernel.main])
+    return _Sum([_Between(call) for _ in range(min(copies, 4))]), (size.in_channels, *size.in_size)
+
+
+class _Turned(nn.Module):
+    """The last two axes in each other's place, and that taken for the map as it was: two in a row do not cancel."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.transpose(-2, -1).reshape(x.shape)
+
+
+class _Joined(nn.Module):
+    """The input beside itself changed, as two halves of channels, added to what came before."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.scale = nn.Parameter(torch.randn(1, channels, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([x, x * self.scale], 1)
+
+
+class _Shifted(nn.Module):
+    def __init__(self, call: Callable[[Tensor], Tensor]):
+        super().__init__()
+        self.call, self.scale = call, nn.Parameter(torch.randn(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.call(x * self.scale)
+
+
+def _copying(kernel: Kernel, size: Geometry, copies: int) -> tuple[nn.Module, Size] | None:
+    main = kernel.main.rstrip("_")
+    if main in ("clone", "contiguous", "permute", "transpose"):
+        return _on_map(_Chain([_Turned() for _ in range(copies)]), size)
+    if main == "cat":
+        if size.out_channels % 2 or size.out_size[1] == 1:
+            return None
+        half = size.out_channels // 2
+        return _Sum([_Joined(half) for _ in range(copies)]), (half, *size.out_size)
+    if main == "constant_pad_nd":
+        down, right = (after - before for after, before in zip(size.out_size, size.in_size, strict=True))
+        if down < 0 or right < 0 or not down + right:
+            return None
+        pad = partial(F.pad, pad=(right // 2, right - right // 2, down // 2, down - down // 2))
+        return _Sum([_Shifted(pad) for _ in range(copies)]), (size.in_channels, *size.in_size)
+    if main == "roll" and size.out_size[1] > 1:
+        rolled = [_Shifted(partial(torch.roll, shifts=(-3, -3), dims=(2, 3))) for _ in range(copies)]
+        return _Chain(rolled), (size.out_channels, *size.out_size)
+    return None

@@ -1,0 +1,70 @@
+"""What a calibration is made of: kernels with their times, and the costs that were fitted to them. Frozen records."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from vitscope.calibrate.demand import Demand
+from vitscope.latency.class_cost import ClassCosts
+from vitscope.latency.kernels import Kernel
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timed:
+    """A probe with its time: `wanted` stands `copies` times in it, `kernels` are all that the runtime makes of it.
+
+    `seconds` is None where the format or the runtime refused it, for `reason`. `spread` is half the distance of its
+    quartiles as a share of the median. `slowed`: something else ran beside all of its blocks.
+    """
+
+    wanted: Kernel
+    copies: int
+    kernels: tuple[Kernel, ...]
+    seconds: float | None
+    spread: float = 0.0
+    slowed: bool = False
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """A probe predicted by a fit that has seen no kernel of one of the families that have it."""
+
+    timed: Timed
+    family: str
+    formula_s: float | None
+    corrected_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """The mean error of the kernels held out, after a fit to `kernels` others."""
+
+    kernels: int
+    error: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """The costs, with all that they were made of. `opened` is what the target said of itself."""
+
+    costs: ClassCosts
+    timed: tuple[Timed, ...]
+    demands: tuple[Demand, ...]
+    networks: Mapping[str, tuple[str, tuple[Kernel, ...]]]
+    curve: tuple[Learned, ...]
+    held_out: tuple[HeldOut, ...]
+    corrected: frozenset[str]
+    ended: str
+    seconds: float
+    runtime_version: str
+    host: str
+    processor: str
+    system: str
+    batch: int
+    element_bytes: int
+
+    @property
+    def refused(self) -> list[Timed]:
+        return [each for each in self.timed if each.seconds is None]

@@ -1,0 +1,76 @@
+"""The error of a network from the errors of its kernels: what a calibration can say of networks that it has not timed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from math import log
+
+from vitscope.calibrate.record import Calibration
+from vitscope.latency.kernels import Kernel
+from vitscope.latency.score import INTERVAL, conformal
+
+_SHARE = 0.5  # of a network's predicted time that timed kernels must make, for the network to be judged by them
+
+
+@dataclass(frozen=True, slots=True)
+class Summed:
+    """A network as the sum of its timed kernels: as they were timed, and as a fit without its family predicts them."""
+
+    name: str
+    family: str
+    timed_s: float
+    predicted_s: float
+    share: float  # of the network's predicted time that these kernels are
+    kernels: Counter[Kernel]
+
+    @property
+    def log_error(self) -> float:
+        return log(self.predicted_s / self.timed_s)
+
+
+def summed(calibration: Calibration) -> list[Summed]:
+    """Every network of which enough kernels were timed."""
+    ratio = {
+        (each.timed.wanted, each.family): each.corrected_s / each.timed.seconds
+        for each in calibration.held_out
+        if each.corrected_s and each.timed.seconds
+    }
+    size, costs = calibration.element_bytes, calibration.costs
+    found = []
+    for name, (family, kernels) in calibration.networks.items():
+        counts = Counter(kernels)
+        seconds = {kernel: count * (costs.kernel_s(kernel, size) or 0.0) for kernel, count in counts.items()}
+        known = {kernel: own for kernel, own in seconds.items() if (kernel, family) in ratio}
+        total, timed = sum(seconds.values()), sum(known.values())
+        if total and timed >= _SHARE * total:
+            predicted = sum(own * ratio[kernel, family] for kernel, own in known.items())
+            found.append(Summed(name, family, timed, predicted, timed / total, counts))
+    return found
+
+
+def halfwidth(networks: Sequence[Summed], level: float = INTERVAL) -> float:
+    """Half width in ln of the interval that holds that share of the networks."""
+    return conformal([abs(each.log_error) for each in networks], level)
+
+
+def difference_factor(networks: Sequence[Summed], calibration: Calibration, level: float = INTERVAL) -> float:
+    """The error of a difference of two networks as a share of the seconds that only one of them has: the quantile."""
+    size, costs = calibration.element_bytes, calibration.costs
+    seconds: dict[Kernel, float] = {}
+    for each in networks:
+        for kernel in each.kernels:
+            seconds.setdefault(kernel, costs.kernel_s(kernel, size) or 0.0)
+    found = []
+    for a, b in combinations(networks, 2):
+        unshared = sum(
+            count * seconds[kernel]
+            for only in (a.kernels - b.kernels, b.kernels - a.kernels)
+            for kernel, count in only.items()
+        )
+        error = (b.predicted_s - a.predicted_s) - (b.timed_s - a.timed_s)
+        if unshared:
+            found.append(abs(error) / unshared)
+    return conformal(found, level) if found else 1.0

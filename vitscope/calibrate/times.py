@@ -1,0 +1,33 @@
+"""Times of kernels in a file, one line each: an interrupted calibration goes on from it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from vitscope.calibrate.record import Timed
+from vitscope.errors import UsageError
+from vitscope.measure.saved import decode
+
+
+def write_timed(timed: Timed) -> str:
+    """One line of JSON."""
+    return json.dumps(asdict(timed), separators=(",", ":"))
+
+
+def read_timed(path: Path) -> list[Timed]:
+    """The lines of a file that a calibration wrote; the last may have been cut. Raises UsageError for any other file."""
+    found = []
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: cannot read: {error}") from error
+    for number, line in enumerate(lines[1:], 2):  # the first says where they were taken
+        try:
+            found.append(decode(Timed, json.loads(line)))
+        except (ValueError, KeyError, TypeError) as error:
+            if number == len(lines):
+                break
+            raise UsageError(f"{path}:{number}: not the times of a calibration: {error}") from error
+    return found

@@ -1,0 +1,80 @@
+"""ClassCosts as a part of a device file, and back."""
+
+from __future__ import annotations
+
+from vitscope.latency.class_cost import ClassCost, ClassCosts, Correction, Memory, Point
+from vitscope.latency.fields import Fields
+
+_FIGURES = 5  # of a number: the last changes a prediction by less than a thousandth of a percent
+
+
+def class_lines(costs: ClassCosts) -> list[str]:
+    """The lines of YAML below `classes:`, indented by four."""
+    memory = costs.memory
+    lines = [
+        f"    floor_s: {_text(costs.floor_s)}",
+        f"    tile: {costs.tile}",
+        f"    memory: {{near_byte_s: {_text(memory.near_byte_s)}, far_byte_s: {_text(memory.far_byte_s)}, "
+        f"knee_bytes: {_text(memory.knee_bytes)}}}",
+        "    costs:",
+    ]
+    for name, cost in sorted(costs.classes.items()):
+        lines.append(
+            f"      {name}: {{start_s: {_text(cost.start_s)}, work_s: {_text(cost.work_s)}, "
+            f"few_terms: {_text(cost.few_terms)}, few_rows: {_text(cost.few_rows)}}}"
+        )
+    lines.append("    corrections:" if costs.corrections else "    corrections: {}")
+    for name, correction in sorted(costs.corrections.items()):
+        lines += [f"      {name}:", f"        length: {_text(correction.length)}", "        points:"]
+        for point in correction.points:
+            lines.append(f"          - [{', '.join(map(_text, (*point.axes, point.weight)))}]")
+    return lines
+
+
+def parse_classes(part: Fields) -> ClassCosts:
+    """What `class_lines` wrote. Raises UsageError with the place of what is wrong."""
+    memory = part.record("memory")
+    found = Memory(
+        memory.number("near_byte_s"), memory.number("far_byte_s"), memory.number("knee_bytes", positive=True)
+    )
+    memory.done()
+    section = part.record("costs")
+    classes = {}
+    for name in section.names():
+        each = section.record(name)
+        classes[name] = ClassCost(
+            each.number("start_s"),
+            each.number("work_s", positive=True),
+            each.number("few_terms"),
+            each.number("few_rows"),
+        )
+        each.done()
+    section = part.record("corrections")
+    corrections = {}
+    for name in section.names():
+        each = section.record(name)
+        corrections[name] = Correction(each.number("length", positive=True), _points(each))
+        each.done()
+    costs = ClassCosts(
+        part.number("floor_s", positive=True), part.integer("tile", minimum=1), found, classes, corrections
+    )
+    part.done()
+    return costs
+
+
+def _points(part: Fields) -> tuple[Point, ...]:
+    rows = part.take("points", "a list of rows of numbers")
+    points = []
+    for row in rows if isinstance(rows, list) else [None]:
+        if not isinstance(row, list) or len(row) != len(rows[0]) or len(row) < 2:
+            raise part.fail("points", "rows of numbers of one length", row)
+        try:
+            *axes, weight = (float(value) for value in row)
+        except (TypeError, ValueError):
+            raise part.fail("points", "rows of numbers", row) from None
+        points.append(Point(tuple(axes), weight))
+    return tuple(points)
+
+
+def _text(value: float) -> str:
+    return f"{value:.{_FIGURES}g}"
