@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vitscope.graph.record import Graph
@@ -39,17 +39,22 @@ class Network:
     notes: tuple[str, ...] = ()
 
 
-def parts_of(scopes: Iterable[str], depth: int) -> tuple[str, ...]:
-    """The parts that module paths lie in, by their words alone: the first, and numbered items that hold others, up to
-    `depth` of them. `stages.0.blocks.1.mlp` is in `stages` at depth 1, and in `stages.0.blocks.1` at depth 2."""
-    paths: dict[str, None] = {}
-    for scope in scopes:
-        words = scope.split(".")
-        end = 1
-        if depth > 1 and len(words) > 1 and words[1].isdecimal():
-            end = 2
-            while len(words) > end + 2 and words[end + 1].isdecimal() and not words[end + 2].isdecimal():
-                end += 2
-        if scope:
-            paths[".".join(words[:end])] = None
-    return tuple(paths)
+def parts_of(scopes: Sequence[str], depth: int) -> tuple[str, ...]:
+    """The part that each module path lies in, by the words alone: the first, and numbered items that hold others, up to
+    `depth` of them. `stages.0.blocks.1.mlp` is in `stages` at depth 1, and in `stages.0.blocks.1` at depth 2; empty for
+    the top."""
+    holders = {
+        ".".join(words[:end]) for words in (scope.split(".") for scope in scopes) for end in range(1, len(words))
+    }
+    return tuple(_part_of(scope, depth, scope in holders) for scope in scopes)
+
+
+def _part_of(scope: str, depth: int, holds: bool) -> str:
+    words = scope.split(".")
+    length = len(words) + holds  # an operation of a module itself stands beside those of its modules
+    end = 1
+    if depth > 1 and len(words) > 1 and words[1].isdecimal():
+        end = 2
+        while length > end + 2 and words[end + 1].isdecimal() and not (words[end + 2 :] or [""])[0].isdecimal():
+            end += 2
+    return ".".join(words[:end])

@@ -364,4 +364,4 @@ def _parts(graph: Graph, depth: int) -> tuple[Part, ...]:
     """Rows by the names of scopes alone, those with an operation that is executed first."""
     at_work = [op.scope for op in graph.ops if not graph.is_constant(op)]
     scopes = (*at_work, *(op.scope for op in graph.ops), *(param.scope for param in graph.params))
-    return tuple(Part(path, "") for path in parts_of(scopes, depth))
+    return tuple(Part(path, "") for path in dict.fromkeys(parts_of(scopes, depth)) if path)

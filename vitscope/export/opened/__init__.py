@@ -106,7 +106,8 @@ def told_by(ops: Sequence[FileOp]) -> tuple[dict[str, str], tuple[str, ...]]:
         shortest, longest = min(paths), max(paths)  # what these two share is shared by all between
         same = (a == b for a, b in zip(shortest, longest, strict=False))
         common = next((place for place, equal in enumerate(same) if not equal), min(len(shortest), len(longest)))
-    found = [".".join((*words[:common], *_part(words[common:]))) for words in paths]
+    parts = parts_of([".".join(words[common:]) for words in paths], 2)
+    found = [".".join(filter(None, (*words[:common], part))) for words, part in zip(paths, parts, strict=True)]
     holders = {path for path in found if any(other.startswith(f"{path}.") for other in found)}
     blocks = tuple(  # what stands in `stages.1` beside its blocks is told by its own name: `stages.1.downsample`
         dict.fromkeys(
@@ -118,10 +119,6 @@ def told_by(ops: Sequence[FileOp]) -> tuple[dict[str, str], tuple[str, ...]]:
         return {name: op.scope for op in ops for name in op.names if op.scope is not None}, blocks
     titles = {name: op.names[0] for op in ops for name in op.names}
     return titles, tuple(dict.fromkeys(titles.values()))
-
-
-def _part(words: Sequence[str]) -> tuple[str, ...]:
-    return parts_of([".".join(words)], 2)
 
 
 def shape_text(shape: Sequence[int | None]) -> str:
