@@ -13,7 +13,7 @@ from vitscope.errors import UsageError, nearest
 if TYPE_CHECKING:
     from vitscope.pareto import FrontData
 
-_FIGURES = (".svg", ".png", ".pdf")  # plot.front's FORMS, known here without loading it
+_FIGURES = (".svg", ".png", ".pdf")  # plot.figure's FORMS, known here without loading it
 _TABLES = (".csv", ".json", ".md", ".txt")
 
 
@@ -183,7 +183,8 @@ def pareto(
     contents: dict[Path, str | bytes] = {}
     for path in files:
         if path.suffix.lower() in _FIGURES:
-            from vitscope.plot.front import FORMS, draw
+            from vitscope.plot.figure import FORMS
+            from vitscope.plot.front import draw
 
             figure = FORMS[path.suffix.lower()]
             drawing = draw(data, figure, log_x=log_x, title=title, labels=labels.value, join=join.value)

@@ -2,48 +2,29 @@
 
 from __future__ import annotations
 
-import io
 import math
-import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from vitscope.errors import UsageError
 from vitscope.pareto import FrontData, Point
-from vitscope.plot.labels import Disc, Label, Place, place_labels
+from vitscope.plot.figure import Drawing, Form, dress, label, no_room, place_of, render, tick_logarithmic, write
+from vitscope.plot.labels import Disc, Label, place_labels
 from vitscope.plot.legend import draw_legend
-from vitscope.plot.marks import DOT, DPI, FONT, HEIGHT, WIDTH, bubble, clean, dot, renderer_of
-from vitscope.plot.palette import FAINT, GRID, INK, OTHER, Style, style, text_colour
-from vitscope.plot.scale import axis_title, axis_unit, limits, log_ticks
+from vitscope.plot.marks import DOT, DPI, HEIGHT, WIDTH, bubble, clean, dot
+from vitscope.plot.palette import INK, OTHER, Style, style, text_colour
+from vitscope.plot.scale import axis_title, axis_unit, limits
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Form = Literal["svg", "png", "pdf"]
 Labels = Literal["auto", "all", "front", "none"]
 Join = Literal["x", "rows", "none"]
 
-FORMS: dict[str, Form] = {".svg": "svg", ".png": "png", ".pdf": "pdf"}
 _LARGEST, _SMALLEST = 21.0, 8.0  # points: bounds of the largest bubble's radius, and of the smallest one's
 _MOST_FAMILIES = 12  # more styles than this no reader keeps apart
 _MOST_LABELS = 45  # `auto` labels only the front beyond this
-# Without these a figure would differ from run to run, or from machine to machine.
-_RC: Any = {"svg.hashsalt": "vitscope", "svg.fonttype": "path", "pdf.fonttype": 42, "font.family": ["DejaVu Sans"]}
-_METADATA: dict[str, dict[str, Any]] = {
-    "svg": {"Date": None, "Creator": "vitscope"},
-    "png": {"Software": None},
-    "pdf": {"CreationDate": None, "Creator": "vitscope", "Producer": None},
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Drawing:
-    """A finished figure, and what a reader of it should be told."""
-
-    content: bytes
-    notes: tuple[str, ...]
 
 
 def draw(
@@ -57,18 +38,7 @@ def draw(
         bad = next((v.label for v in (*data.points, *data.prototypes) if v.x <= 0), None)
         if bad is not None:
             raise UsageError(f"--log-x: {bad} has {data.x.key} of zero or less")
-    import matplotlib
-    from matplotlib.figure import Figure
-
-    with matplotlib.rc_context(_RC), warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        figure = Figure(figsize=(WIDTH, HEIGHT), dpi=DPI, facecolor="white")
-        notes = _Canvas(data, figure, log_x, title, labels, join).paint()
-        out = io.BytesIO()
-        figure.savefig(out, format=form, dpi=DPI, metadata=_METADATA[form])
-    if any("missing from" in str(warning.message) for warning in caught):
-        notes.append("the figure's font lacks some characters of the labels: they show as boxes")
-    return Drawing(out.getvalue(), tuple(notes))
+    return render(lambda figure: _Canvas(data, figure, log_x, title, labels, join).paint(), form)
 
 
 class _Canvas:
@@ -134,11 +104,7 @@ class _Canvas:
         heights += [(v, 20.0) for p in data.prototypes if p.y is not None for v in self._ys([p.y])]
         axes.set_ylim(*limits(heights, height, False))
         if self.log_x:
-            from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
-
-            axes.xaxis.set_major_locator(FixedLocator(log_ticks(low, high)))
-            axes.xaxis.set_minor_locator(NullLocator())
-            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            tick_logarithmic(axes.xaxis, low, high)
         else:
             axes.set_xticks(
                 [tick for tick in axes.get_xticks() if low <= tick <= high and not (tick < 0 <= data.points[0].x)]
@@ -148,14 +114,7 @@ class _Canvas:
         axes.set_ylabel(clean(axis_title(data.y, self.y_unit, data.device, dataset=data.dataset)), **text)
         if self.title:
             axes.set_title(clean(self.title, 100), fontsize=12, color=INK, loc="left", pad=12, parse_math=False)
-        axes.grid(color=GRID, linewidth=0.7, zorder=0)
-        axes.set_axisbelow(True)
-        axes.tick_params(colors=INK, labelsize=9, length=3)
-        for side in ("top", "right"):
-            axes.spines[side].set_visible(False)
-        for side in ("left", "bottom"):
-            axes.spines[side].set_color(INK)
-            axes.spines[side].set_linewidth(0.8)
+        dress(axes)
 
     # ---- layers, from the back
 
@@ -254,93 +213,54 @@ class _Canvas:
         bounds = tuple(v * 72 / DPI for v in (box.x0 + 8, box.y0 + 8, box.x1 - 4, box.y1 + 20))
         for i in indices:
             point = data.points[i]
-            x, y = self._place(axes, *self._xs([point.x]), *self._ys([point.y]))
+            x, y = place_of(axes, *self._xs([point.x]), *self._ys([point.y]))
             texts.append((clean(point.label), i in front))
             colours.append(text_colour(self._style(point.family).colour))
-            labels.append(
-                self._label(axes, texts[-1], ((x, y, max(self._radius(point.size), DOT + 1)),), 1 if i in front else 2)
-            )
+            anchors = ((x, y, max(self._radius(point.size), DOT + 1)),)
+            labels.append(label(axes, texts[-1][0], anchors, strong=i in front, priority=1 if i in front else 2))
         for prototype in data.prototypes:
             (x,) = self._xs([prototype.x])
             if prototype.y is not None:
-                where = self._place(axes, x, *self._ys([prototype.y]))
+                where = place_of(axes, x, *self._ys([prototype.y]))
                 anchors = ((*where, max(self._radius(prototype.size), DOT + 1)),)
             else:
-                column = self._place(axes, x, axes.get_ylim()[0])[0]
+                column = place_of(axes, x, axes.get_ylim()[0])[0]
                 anchors = tuple(
                     (column, bounds[1] + (bounds[3] - bounds[1]) * share, 1.0) for share in (0.04, 0.12, 0.25, 0.4, 0.9)
                 )
             texts.append((f"{clean(prototype.label)} (predicted)", True))
             colours.append(INK)
-            labels.append(self._label(axes, texts[-1], anchors, 0))
+            labels.append(label(axes, texts[-1][0], anchors, strong=True))
         places = place_labels(
             labels, self._discs(axes), self._lines(axes, stairs), (bounds[0], bounds[1], bounds[2], bounds[3])
         )
         hidden = [text for (text, _), place in zip(texts, places, strict=True) if place is None]
         for (text, strong), colour, place in zip(texts, colours, places, strict=True):
             if place is not None:
-                self._write(axes, text, strong, colour, place)
-        if hidden:
-            notes.append(
-                f"no room in the figure for {len(hidden)} labels: {', '.join(hidden[:6])}{' …' if len(hidden) > 6 else ''}"
-            )
-        return notes
-
-    def _place(self, axes: Axes, x: float, y: float) -> tuple[float, float]:
-        px, py = axes.transData.transform((x, y))
-        return float(px) * 72 / DPI, float(py) * 72 / DPI
-
-    def _label(
-        self, axes: Axes, text: tuple[str, bool], anchors: tuple[tuple[float, float, float], ...], priority: int
-    ) -> Label:
-        drawn = axes.text(0, 0, text[0], fontsize=FONT, fontweight="bold" if text[1] else "normal", parse_math=False)
-        box = drawn.get_window_extent(renderer_of(axes))
-        drawn.remove()
-        return Label(box.width * 72 / DPI, box.height * 72 / DPI, anchors, priority)
+                write(axes, text, colour, place, strong=strong)
+        return [*notes, *no_room(hidden)]
 
     def _discs(self, axes: Axes) -> list[Disc]:
         discs: list[Disc] = []
         for point in self.data.points:
-            x, y = self._place(axes, *self._xs([point.x]), *self._ys([point.y]))
+            x, y = place_of(axes, *self._xs([point.x]), *self._ys([point.y]))
             discs.append(Disc(x, y, DOT + 2, 40.0))
             if point.size is not None:
                 discs.append(Disc(x, y, self._radius(point.size) + 1, 1.6))
         for prototype in self.data.prototypes:
             if prototype.y is not None:
-                x, y = self._place(axes, *self._xs([prototype.x]), *self._ys([prototype.y]))
+                x, y = place_of(axes, *self._xs([prototype.x]), *self._ys([prototype.y]))
                 discs.append(Disc(x, y, DOT + 2, 40.0))
         return discs
 
     def _lines(self, axes: Axes, stairs: Sequence[tuple[float, float]]) -> list[list[tuple[float, float]]]:
-        lines = [[self._place(axes, x, y) for x, y in stairs]] * 3  # thrice the weight of a family's line
+        lines = [[place_of(axes, x, y) for x, y in stairs]] * 3  # thrice the weight of a family's line
         for points in self.lines.values():
-            lines.append([self._place(axes, *self._xs([p.x]), *self._ys([p.y])) for p in points])
+            lines.append([place_of(axes, *self._xs([p.x]), *self._ys([p.y])) for p in points])
         for p in self.data.prototypes:
             if p.y is not None:
-                lines.append([self._place(axes, x, *self._ys([p.y])) for x in self._xs([p.low, p.high])])
+                lines.append([place_of(axes, x, *self._ys([p.y])) for x in self._xs([p.low, p.high])])
             else:
                 (x,) = self._xs([p.x])
-                lines.append([self._place(axes, x, y) for y in axes.get_ylim()])
+                lines.append([place_of(axes, x, y) for y in axes.get_ylim()])
         return lines
-
-    def _write(self, axes: Axes, text: str, strong: bool, colour: str, place: Place) -> None:
-        from matplotlib.lines import Line2D
-
-        points = self.figure.dpi_scale_trans
-        if place.leader is not None:
-            x0, y0, x1, y1 = (value / 72 for value in place.leader)
-            line = Line2D([x0, x1], [y0, y1], transform=points, color=FAINT, linewidth=0.7, zorder=4.5)
-            line.set_clip_on(False)
-            axes.add_artist(line)
-        # The ground dims what a text lies on, and hides the grid behind it. (A halo would turn the text into bare outlines.)
-        ground: dict[str, Any] = {
-            "facecolor": "white",
-            "edgecolor": "none",
-            "pad": 0.6,
-            "alpha": 0.75 if place.busy else 1.0,
-        }
-        axes.text(
-            place.x / 72, place.y / 72, text, transform=points, fontsize=FONT, fontweight="bold" if strong else "normal",
-            color=colour, ha="left", va="bottom", zorder=8, parse_math=False, clip_on=False,
-            bbox=ground,
-        )  # fmt: skip

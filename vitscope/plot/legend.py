@@ -1,9 +1,9 @@
-"""The legend of a front: families, lines and marks, and below them what the bubbles' area means."""
+"""Legends: marks and lines at the right border; of a front, below them what the bubbles' area means."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from vitscope import units
@@ -15,7 +15,7 @@ from vitscope.plot.scale import legend_sizes
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_LONGEST = 28  # characters of a family's name: more would squeeze the axes
+LONGEST = 28  # characters of a family's name: more would squeeze the axes
 
 
 def draw_legend(
@@ -27,8 +27,17 @@ def draw_legend(
     radius: Callable[[float | None], float],
     top: float,
 ) -> float:
-    """Draw it at the right border from `top` down. Returns the share of the figure's width that it takes."""
-    handles = _handles(data, styles, joined)
+    """Draw that of a front at the right border from `top` down. Returns the share of the figure's width that it takes."""
+    share, bottom = draw_handles(axes, _handles(data, styles, joined), top)
+    _sizes(axes, data, radius, (0.99 - share) * WIDTH * 72 + 2, bottom - 18)
+    return share + 0.02
+
+
+def draw_handles(axes: Axes, handles: Sequence[Any], top: float) -> tuple[float, float]:
+    """Draw `handles` with their labels at the right border from `top` down.
+
+    Returns the share of the figure's width that they take, and where they end, in points from the lower border.
+    """
     figure: Any = axes.figure
     legend = figure.legend(
         handles=handles, labels=[handle.get_label() for handle in handles], loc="upper left", bbox_to_anchor=(0.5, top),
@@ -37,33 +46,34 @@ def draw_legend(
     for text in legend.get_texts():
         text.set_parse_math(False)  # a dollar sign in somebody's model name is not mathematics
     box = legend.get_window_extent(renderer_of(axes))
-    share = box.width / (WIDTH * DPI)
+    share = box.width / (figure.get_figwidth() * DPI)
     legend.set_bbox_to_anchor((0.99 - share, top), figure.transFigure)
-    _sizes(axes, data, radius, (0.99 - share) * WIDTH * 72 + 2, box.y0 * 72 / DPI - 18)
-    return share + 0.02
+    return share, box.y0 * 72 / DPI
+
+
+def handle(name: str, marker: str, colour: str, **rest: Any) -> Any:
+    """An entry of a legend: a mark, a line, or both."""
+    from matplotlib.lines import Line2D
+
+    look: dict[str, Any] = {"markersize": 2 * DOT, "linewidth": 1.1, "linestyle": "none", **rest}
+    # A leading underscore would hide the entry.
+    return Line2D([], [], color=colour, marker=marker, label=re.sub("^_", "\u02cd", clean(name, LONGEST)), **look)
 
 
 def _handles(data: FrontData, styles: Mapping[str, Style], joined: Collection[str]) -> list[Any]:
-    from matplotlib.lines import Line2D
-
-    def mark(label: str, marker: str, colour: str, **rest: Any) -> Line2D:
-        # A leading underscore would hide the entry.
-        look: dict[str, Any] = {"markersize": 2 * DOT, "linewidth": 1.1, "linestyle": "none", **rest}
-        return Line2D([], [], color=colour, marker=marker, label=re.sub("^_", "\u02cd", label), **look)
-
     handles = [
-        mark(clean(name, _LONGEST), look.marker, look.colour, linestyle=look.dash if name in joined else "none")
+        handle(name, look.marker, look.colour, linestyle=look.dash if name in joined else "none")
         for name, look in styles.items()
     ]
     others = len(data.families) - len(styles)
     if others > 0:
-        handles.append(mark(f"{others} other families", OTHER.marker, OTHER.colour))
+        handles.append(handle(f"{others} other families", OTHER.marker, OTHER.colour))
     if not data.also:
-        handles.append(mark("Pareto front", "", INK, linestyle="-", linewidth=1.7))
+        handles.append(handle("Pareto front", "", INK, linestyle="-", linewidth=1.7))
     rim = {"markeredgecolor": INK, "markeredgewidth": 1.3}
-    handles.append(mark("on the front", "o", FAINT, markerfacecolor=FAINT, **rim))
+    handles.append(handle("on the front", "o", FAINT, markerfacecolor=FAINT, **rim))
     if data.prototypes:
-        handles.append(mark("predicted", "o", INK, linestyle="-", markerfacecolor="white", **rim))
+        handles.append(handle("predicted", "o", INK, linestyle="-", markerfacecolor="white", **rim))
     return handles
 
 
@@ -76,7 +86,7 @@ def _sizes(axes: Axes, data: FrontData, radius: Callable[[float | None], float],
     widest = max(radius(rows[0]), FONT)
     if any(point.size is None for point in data.points):
         rows.append(None)
-    _note(axes, left, top, clean(data.size.title, _LONGEST))
+    _note(axes, left, top, clean(data.size.title, LONGEST))
     y = top - 8
     for value in rows:
         half = max(radius(value), DOT)
