@@ -63,6 +63,9 @@ AUTHORS_B = Naming(
 
 _SAM = (r"^prompt_encoder\.", r"^mask_decoder\.")  # SAM's own, beside its image encoder
 
+# Where the authors count the blocks at the stem's resolution as their first stage, ours are one behind.
+_STAGES_AFTER_STEM = tuple(Rule(rf"^backbone\.stages\.{n}\.op_list\.", rf"stages.{n - 1}.blocks.") for n in range(1, 6))
+
 AUTHORS_L = Naming(
     "the authors' EfficientViT-L",
     marks=(r"^(image_encoder\.)?backbone\.stages\.0\.op_list\.1\.",),
@@ -71,11 +74,7 @@ AUTHORS_L = Naming(
         Rule(r"^backbone\.stages\.0\.op_list\.0\.", r"stem.in_conv."),
         Rule(r"^backbone\.stages\.0\.op_list\.1\.", r"stem.res0."),
         Rule(r"^backbone\.stages\.0\.op_list\.2\.", r"stem.res1."),
-        Rule(r"^backbone\.stages\.1\.op_list\.", r"stages.0.blocks."),
-        Rule(r"^backbone\.stages\.2\.op_list\.", r"stages.1.blocks."),
-        Rule(r"^backbone\.stages\.3\.op_list\.", r"stages.2.blocks."),
-        Rule(r"^backbone\.stages\.4\.op_list\.", r"stages.3.blocks."),
-        Rule(r"^backbone\.stages\.5\.op_list\.", r"stages.4.blocks."),
+        *_STAGES_AFTER_STEM,
         *_HEADS,
     ),
     drop=_SAM,
@@ -89,11 +88,7 @@ AUTHORS_XL0 = Naming(
     rules=(
         Rule(r"^image_encoder\.", r""),
         Rule(r"^backbone\.stages\.0\.op_list\.0\.", r"stem.in_conv."),
-        Rule(r"^backbone\.stages\.1\.op_list\.", r"stages.0.blocks."),
-        Rule(r"^backbone\.stages\.2\.op_list\.", r"stages.1.blocks."),
-        Rule(r"^backbone\.stages\.3\.op_list\.", r"stages.2.blocks."),
-        Rule(r"^backbone\.stages\.4\.op_list\.", r"stages.3.blocks."),
-        Rule(r"^backbone\.stages\.5\.op_list\.", r"stages.4.blocks."),
+        *_STAGES_AFTER_STEM,
         *_HEADS,
         *_LAYERS,
     ),
