@@ -4,8 +4,9 @@
     python -m benchmarks.calibration [--runtimes onnxruntime,litert,executorch] [--measure]
 
 `--measure` times the networks that benchmarks.host_latency has not timed (`vitscope measure`, into
-benchmarks/calibration/networks.csv; goes on where it stopped). The rest reads: it predicts every network twice, by the calibration, and by one that has not seen a kernel of the network's
-family; then by what others do, fitted on the very networks and judged leaving families out. Writes calibration.md.
+benchmarks/calibration/networks.csv; goes on where it stopped). The rest reads: it predicts every network twice, by the
+calibration, and by one that has not seen a kernel of the network's family; then by what others do, fitted on the very
+networks and judged leaving families out. Writes calibration.md.
 """
 
 from __future__ import annotations

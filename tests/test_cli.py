@@ -18,7 +18,7 @@ from vitscope.cli import app, main
 from vitscope.spec.kinds import KINDS, ROLES
 
 S1 = "efficientformerv2_s1"
-COMMANDS = {"profile", "compare", "measure", "pareto", "zoo", "export", "validate", "schema", "devices"}
+COMMANDS = {"profile", "compare", "measure", "calibrate", "pareto", "zoo", "export", "validate", "schema", "devices"}
 
 
 def run(*arguments, **options):
@@ -66,6 +66,10 @@ def test_flags_are_frozen():
     assert _parameters("measure") == shared - {"--device"} | measuring | {
         "--runtime", "--by", "--weights", "--seed", "--together", "--append", "--again", "--dry-run",
         "--fail-on-fallback",
+    }  # fmt: skip
+    assert _parameters("calibrate") == {
+        "--runtime", "-o", "--output", "--force", "--target", "--threads", "--budget", "--model", "--precision", "--batch",
+        "--affinity", "--cores", "--runner", "--python", "--ssh-option", "--option", "--again", "--seed",
     }  # fmt: skip
     assert _parameters("export") == shared - {"--device", "--csv", "--format"} | {
         "--to", "--precision", "--weights", "--check", "--no-check",
