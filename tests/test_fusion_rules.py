@@ -370,5 +370,5 @@ def test_a_mistake_in_a_rule_file_is_one_clear_line(more: dict[str, Any], says: 
 
 
 def test_an_unknown_runtime_names_those_that_are_known():
-    with pytest.raises(UnavailableError, match="known are coreml, eager, executorch, .*litert, onnxruntime, openvino"):
+    with pytest.raises(UnavailableError, match=r"known are coreml, eager, executorch, .*litert, onnxruntime, openvino"):
         load_runtime("ncnn")

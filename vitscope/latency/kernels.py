@@ -42,9 +42,10 @@ class Kernel:
 def lower(graph: Graph, rules: FusionRules) -> tuple[Kernel, ...]:
     """The kernels of `graph` in execution order.
 
-    Operations on constants alone are evaluated once by the runtime and vanish; views are free, or copies where `rules`
-    say so; an operation joins the kernel before or after it where `rules` say so and nobody else reads the value between
-    them. A graph stands alone: a map that enters it lies as its first reader wants it, and no fusion crosses its ends.
+    Operations on constants alone are evaluated once by the runtime and vanish, unless `rules` run them; views are free,
+    or copies where `rules` say so; an operation joins the kernel before or after it where `rules` say so and nobody else
+    reads the value between them. A graph stands alone: a map that enters it lies as its first reader wants it, and no
+    fusion crosses its ends.
     """
     walk = Nodes(graph, rules)
     nodes = list(walk)

@@ -98,6 +98,8 @@ class Nodes:
         graph = self.graph
         for op in graph.ops:
             if graph.is_constant(op):
+                if self.rules.constants == "run":
+                    yield from self._constant(op)
                 continue
             kind = op_class(graph, op)
             if kind == "constant":  # zeros like an activation: the same for every image
@@ -113,6 +115,16 @@ class Nodes:
                 self._work(op, name)
             yield from self._pending
             self._pending.clear()
+
+    def _constant(self, op: OpRecord) -> Iterator[Node]:
+        """An operation on constants, where a runtime does it for every image: its result stays a constant."""
+        graph = self.graph
+        if not op.inputs or not op.outputs or op_class(graph, op) in ("view", "constant") or op.op in _CASTS:
+            return
+        kind = kernel_kind(graph, op)
+        weights, writes = (sum(graph.tensors[i].numel for i in dict.fromkeys(ids)) for ids in (op.inputs, op.outputs))
+        sizes = geometry_of(graph, op, kind)
+        yield Node(base_name(op), op.scope, kind, (), macs(graph, op) or 0, {}, weights, self._fresh(), writes, sizes)
 
     # ---- views ----
 

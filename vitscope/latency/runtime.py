@@ -129,6 +129,7 @@ class FusionRules:
     written by one kernel (`copy`), by one kernel for `each`, or only where they are no one stretch of memory (`strided`).
     Products of `reads_transposed` kinds take an operand whose last two axes are swapped. `attention`: a fused operation of
     PyTorch runs as its `parts` or as one kernel (`fused`); with `pattern`, products around a softmax become one too.
+    `constants`: operations on constants alone are `folded` before the first image, or `run` for each.
     """
 
     name: str
@@ -140,6 +141,7 @@ class FusionRules:
     permute: Permute = "free"
     slice: Slice = "free"
     attention: Attention = "parts"
+    constants: Literal["folded", "run"] = "folded"
     reads_transposed: frozenset[KernelKind] = frozenset()
     layout: Layout | None = None
     decompositions: tuple[Decomposition, ...] = ()
@@ -150,7 +152,7 @@ class FusionRules:
     @cached_property
     def _hash(self) -> int:
         return hash((
-            self.name, self.version, self.epilogues, self.prologues, self.permute, self.slice, self.attention,
+            self.name, self.version, self.epilogues, self.prologues, self.permute, self.slice, self.attention, self.constants,
             self.reads_transposed, self.layout, self.decompositions,
         ))  # fmt: skip
 
@@ -192,6 +194,7 @@ def read_rules(top: Fields) -> FusionRules:
         permute=top.choice("permute", get_args(Permute)) if top.has("permute") else "free",
         slice=top.choice("slice", get_args(Slice)) if top.has("slice") else "free",
         attention=top.choice("attention", get_args(Attention)) if top.has("attention") else "parts",
+        constants=top.choice("constants", ("folded", "run")) if top.has("constants") else "folded",
         reads_transposed=_kinds(top, "reads_transposed") if top.has("reads_transposed") else frozenset(),
         layout=_layout(top.record("layout")) if top.has("layout") else None,
         decompositions=tuple(_decomposition(r) for r in top.records("decompositions"))
