@@ -137,7 +137,7 @@ def test_rows_are_kept_and_not_repeated_unless_asked(nets, capsys, tmp_path):
     file = tmp_path / "r.csv"
     command = ("measure", nets / "tiny.yaml", "--runtime", "onnxruntime", *SHORT, "--append", file)
     code, _, err = call(capsys, *command)
-    assert code == 0 and "1 rows added" in err
+    assert code == 0 and "1 row added" in err
     (row,) = read(file)
     assert (
         row["model"] == "tiny" and float(row["latency_p50_s"]) > 0 and int(row["params"]) > 0 and int(row["macs"]) > 0
@@ -146,7 +146,7 @@ def test_rows_are_kept_and_not_repeated_unless_asked(nets, capsys, tmp_path):
     assert saved.summary.latency_p50_s == pytest.approx(float(row["latency_p50_s"]))
     content = file.read_bytes()
     code, out, err = call(capsys, *command)
-    assert code == 0 and "measured already, 1 rows kept; --again repeats" in err and file.read_bytes() == content
+    assert code == 0 and "measured already, 1 row kept; --again repeats" in err and file.read_bytes() == content
     assert "tiny" in out  # the row is shown from the file
     assert call(capsys, *command, "--again")[0] == 0 and len(read(file)) == 2
     code, out, err = call(capsys, "pareto", file, "--x", "latency_p50", "--y", "params", "--json")
@@ -164,13 +164,13 @@ def test_other_values_or_another_exported_file_are_measured_again(nets, capsys, 
         torch.manual_seed(seed)
         torch.save(build(load_spec(str(nets / "tiny.yaml"))).state_dict(), weights)
         code, _, err = call(capsys, *command)
-        assert code == 0 and "1 rows added" in err, err
-    assert "measured already, 1 rows kept" in call(capsys, *command)[2]
+        assert code == 0 and "1 row added" in err, err
+    assert "measured already, 1 row kept" in call(capsys, *command)[2]
     assert len({row["weights"] for row in read(file)}) == 2
 
     last = read(file)[-1]["artifact_bytes"]  # as if an earlier exporter had written a larger file
     file.write_text(file.read_text().replace(f",{last},", ",999999,"))
-    assert "1 rows added" in call(capsys, *command)[2]
+    assert "1 row added" in call(capsys, *command)[2]
 
 
 def test_rounds_of_another_exported_file_are_not_gone_on_with(nets, capsys, tmp_path):

@@ -177,13 +177,13 @@ def test_a_row_is_kept_until_the_file_is_another(files, capsys, tmp_path):
     file, results = tmp_path / "net.onnx", tmp_path / "r.csv"
     file.write_bytes((files / "net.onnx").read_bytes())
     command = ("measure", file, "--runtime", "onnxruntime", *SHORT, "--append", results)
-    assert "1 rows added" in call(capsys, *command)[2]
+    assert "1 row added" in call(capsys, *command)[2]
     code, out, err = call(capsys, *command)
-    assert code == 0 and "1 rows kept" in err and "net.onnx" in out
+    assert code == 0 and "1 row kept" in err and "net.onnx" in out
     model = onnx.load(file)
     model.graph.initializer[0].raw_data = bytes(len(model.graph.initializer[0].raw_data))
     onnx.save(model, file)
-    assert "1 rows added" in call(capsys, *command)[2]
+    assert "1 row added" in call(capsys, *command)[2]
     with open(results, newline="") as table:
         rows = list(csv.DictReader(table))
     assert len({row["digest"] for row in rows}) == 2 and {row["form"] for row in rows} == {"exported"}

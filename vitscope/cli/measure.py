@@ -182,7 +182,7 @@ def measure(
         for case, one in outcomes:
             finished.append((case, one))
             if case.runtime in found.there:
-                progress.line(f"{case.network.label} on {case.runtime}: {_said(one)}")
+                progress.line(f"{_row_of(case, found.cases)}: {_said(one)}")
     except BaseException as error:
         progress.clear()
         _say_what_is_kept(finished, append, error)
@@ -248,6 +248,14 @@ def _gate(target: TargetRecord, protocol: Protocol) -> Callable[[Job], None]:
     return check
 
 
+def _row_of(case: Case, among: Sequence[Case]) -> str:
+    """What tells a row from the others: network and runtime, precision and threads where these differ."""
+    words = [case.network.label, "on", case.runtime]
+    words += [case.precision] if len({other.precision for other in among}) > 1 else []
+    words += [f"{case.threads} threads"] if len({other.threads for other in among}) > 1 else []
+    return " ".join(words)
+
+
 def _said(one: Measurement | Failure) -> str:
     """What a finished row is worth saying at once."""
     from vitscope.measure.plan import Failure
@@ -271,7 +279,7 @@ def _say_what_is_kept(
     finished = [one for _, one in found if not isinstance(one, Failure)]
     if append is not None and (finished or isinstance(error, KeyboardInterrupt)):
         print(
-            f"{len(finished)} finished rows, and the processes of unfinished ones, are kept in {append}; "
+            f"{_rows(len(finished))} finished: kept in {append}, and the processes of unfinished ones beside it; "
             "the same command goes on from there",
             file=sys.stderr,
         )
@@ -279,12 +287,16 @@ def _say_what_is_kept(
         show(measure_table(finished))
 
 
+def _rows(count: int) -> str:
+    return f"{count} row{'' if count == 1 else 's'}"
+
+
 def _say_of_book(book: Book) -> None:
     lines = []
     if book.kept_rows:
-        lines.append(f"{book.path}: measured already, {book.kept_rows} rows kept; --again repeats")
+        lines.append(f"{book.path}: measured already, {_rows(book.kept_rows)} kept; --again repeats")
     if book.added:
-        lines.append(f"{book.path}: {book.added} rows added, samples in {book.path.stem}.samples")
+        lines.append(f"{book.path}: {_rows(book.added)} added, samples in {book.path.stem}.samples")
     for line in lines:
         print(line, file=sys.stderr)
 

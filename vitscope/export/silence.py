@@ -37,7 +37,7 @@ def silenced() -> Iterator[None]:
     Converters report progress from threads and from C++, which `redirect_stdout` does not reach. What goes wrong they
     raise, and that passes through.
     """
-    for stream in (sys.stdout, sys.stderr):
+    for stream in filter(None, (sys.stdout, sys.stderr)):  # None where the caller closed it
         stream.flush()
     with contextlib.ExitStack() as stack:
         if _is_shown.get():
@@ -56,21 +56,30 @@ def silenced() -> Iterator[None]:
 @contextlib.contextmanager
 def _into(file: int, numbers: tuple[int, ...]) -> Iterator[None]:
     """The descriptors `numbers` lead to `file`, until the block ends."""
-    kept = [os.dup(number) for number in numbers]
+    kept = [_copy_of(number) for number in numbers]
     try:
         for number in numbers:
             os.dup2(file, number)
         try:
             yield
         finally:
-            with contextlib.suppress(ValueError, OSError):
-                sys.stdout.flush()
-                sys.stderr.flush()
+            for stream in filter(None, (sys.stdout, sys.stderr)):
+                with contextlib.suppress(ValueError, OSError):
+                    stream.flush()
             for number, copy in zip(numbers, kept, strict=True):
-                os.dup2(copy, number)
+                os.close(number) if copy is None else os.dup2(copy, number)
     finally:
         for copy in kept:
-            os.close(copy)
+            if copy is not None:
+                os.close(copy)
+
+
+def _copy_of(number: int) -> int | None:
+    """Another descriptor of the same file; None where `number` is closed."""
+    try:
+        return os.dup(number)
+    except OSError:
+        return None
 
 
 @contextlib.contextmanager

@@ -157,6 +157,8 @@ def _read(path: Path, format: str, stamp: tuple[int, int]) -> tuple[Contents, st
     except VitscopeError:
         raise
     except ImportError as error:
+        if (error.name or "").startswith("vitscope"):
+            raise  # a mistake of ours, which no package mends
         cure = FORMATS[format].extra
         raise UnavailableError(
             f"{path}: cannot be opened: {error}" + (f' (pip install "vitscope[{cure}]")' if cure else "")
