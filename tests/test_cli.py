@@ -59,7 +59,7 @@ def test_flags_are_frozen():
         "--runner", "--python", "--ssh-option", "--option", "--team", "--bundle", "--profile",
     }  # fmt: skip
     assert _parameters("profile") == shared | measuring | {
-        "--measure",
+        "--measure", "--roofline",
         "--by", "--convention", "--weights", "--measured", "--max-params", "--max-macs", "--max-latency", "--strict",
     }  # fmt: skip
     assert _parameters("compare") == shared | measuring | {"--measure"}

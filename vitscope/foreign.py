@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -162,17 +162,17 @@ def _grouped(counted: Graph, batched: Graph, parts: Sequence[Part]) -> dict[str,
     """Every parameter and operation with the part it stands in, in the order of the module tree, the root first."""
     groups = {"": _Group("")} | {part.path: _Group(part.kind) for part in parts}
     for param in counted.params:
-        groups[_owner(param.scope, groups)].params.append(param)
+        groups[part_of(param.scope, groups)].params.append(param)
     counts = op_costs(counted)
     for op, cost in zip(counted.ops, counts, strict=True):
-        group = groups[_owner(op.scope, groups)]
+        group = groups[part_of(op.scope, groups)]
         group.counted.append(op)
         group.macs += cost.macs
         group.unknown += cost.unknown
     aligned = [op.op for op in counted.ops] == [op.op for op in batched.ops]
     images = batched.tensors[batched.inputs[0]].shape[0] if batched.inputs else 1
     for i, (op, cost) in enumerate(zip(batched.ops, op_costs(batched), strict=True)):
-        group = groups[_owner(op.scope, groups)]
+        group = groups[part_of(op.scope, groups)]
         group.costs.append(cost)
         if op.outputs:
             group.out_shape = "×".join(map(str, batched.tensors[op.outputs[0]].shape[1:]))
@@ -183,7 +183,7 @@ def _grouped(counted: Graph, batched: Graph, parts: Sequence[Part]) -> dict[str,
     return groups
 
 
-def _owner(scope: str, groups: Mapping[str, object]) -> str:
+def part_of(scope: str, groups: Collection[str]) -> str:
     """The part that `scope` stands in: the longest of its prefixes that is one."""
     while scope and scope not in groups:
         scope = scope.rpartition(".")[0]
@@ -206,7 +206,7 @@ def _group_cost(group: _Group, graph: Graph, convention: Convention) -> Cost:
 def _by_group(times: Mapping[str, float], groups: Mapping[str, object]) -> dict[str, float]:
     seconds = dict.fromkeys(groups, 0.0)
     for scope, spent in times.items():
-        seconds[_owner(scope, groups)] += spent
+        seconds[part_of(scope, groups)] += spent
     return seconds
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -45,6 +46,8 @@ from vitscope.cli.options import (
     parse_resolution,
     parse_resolutions,
 )
+from vitscope.cli.roofline import asked as roofline_asked
+from vitscope.cli.roofline import blocks_of
 from vitscope.errors import UsageError
 
 if TYPE_CHECKING:
@@ -105,6 +108,12 @@ def profile(
     max_latency: Annotated[
         str | None, typer.Option(metavar="TIME", help="Exit 1 above this on any --device, as 1.2ms.")
     ] = None,
+    roofline: Annotated[
+        Path | None,
+        typer.Option(
+            "--roofline", metavar="FILE", help="Draw the blocks under the roof of --device: .svg, .png or .pdf."
+        ),
+    ] = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit 1 when an operation cannot be counted or a latency not predicted.")
     ] = False,
@@ -134,8 +143,9 @@ def profile(
     chosen = choose_format(form_out, as_json, as_csv, output)
     if output is not None:
         check_writable(output, force)
-    gates = _gates(max_params, max_macs, max_latency, device or [], strict)
     sizes = parse_resolutions(resolution)
+    figure = roofline_asked(roofline, device or (), len(models) * len(sizes), force)
+    gates = _gates(max_params, max_macs, max_latency, device or [], strict)
     shape, arguments = parse_input(input_size), parse_kwargs(kwargs)
     times = _measured(measured or [])
     conditions = Conditions(
@@ -159,6 +169,12 @@ def profile(
     ]  # fmt: skip
     if weights is not None:
         print(_check_weights(models[0], weights, settings or [], resolution, allow_plugins), file=sys.stderr)
+    if figure is not None:
+        graphs, path_of = blocks_of(
+            models[0], overrides=settings or (), resolution=sizes[0], batch=batch, allow_plugins=allow_plugins,
+            input_shape=shape, kwargs=arguments,
+        )  # fmt: skip
+        figure.write(graphs, path_of, profiles[0].name)
     code = 0
     if run is not None:
         networks = [

@@ -82,18 +82,27 @@ def _sizes(axes: Axes, data: FrontData, radius: Callable[[float | None], float],
     shown = [s for s in (*(p.size for p in data.points), *(p.size for p in data.prototypes)) if s is not None]
     if data.size is None or not shown:
         return
-    rows: list[float | None] = [*legend_sizes(min(shown), max(shown))]
-    widest = max(radius(rows[0]), FONT)
+    rows: list[tuple[float | None, str]] = [
+        (size, units.si(size, "B" if data.size.unit == "B" else "")) for size in legend_sizes(min(shown), max(shown))
+    ]
     if any(point.size is None for point in data.points):
-        rows.append(None)
-    _note(axes, left, top, clean(data.size.title, LONGEST))
+        rows.append((None, "unknown"))
+    draw_sizes(axes, data.size.title, [(radius(size), size is not None, text) for size, text in rows], left, top)
+
+
+def draw_sizes(axes: Axes, title: str, rows: Sequence[tuple[float, bool, str]], left: float, top: float) -> None:
+    """Bubbles of round sizes, one below the other: (radius in points, whether it is a bubble or a dot, text).
+
+    `left` and `top` are in points.
+    """
+    widest = max(rows[0][0], FONT)
+    _note(axes, left, top, clean(title, LONGEST))
     y = top - 8
-    for value in rows:
-        half = max(radius(value), DOT)
+    for radius, is_bubble, text in rows:
+        half = max(radius, DOT)
         step = max(half, 0.6 * FONT) + 3
         y -= step
-        _disc(axes, left + widest, y, half, FAINT if value is None else with_alpha(FAINT, 0.2))
-        text = "unknown" if value is None else units.si(value, "B" if data.size.unit == "B" else "")
+        _disc(axes, left + widest, y, half, with_alpha(FAINT, 0.2) if is_bubble else FAINT)
         _note(axes, left + 2 * widest + 7, y, re.sub(r"\.0+(?=\D|$)", "", text))
         y -= step
 
