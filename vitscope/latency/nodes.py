@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
 
-from vitscope.cost.ops import base_name, macs, op_class, weight_of
+from vitscope.cost.ops import base_name, macs, op_class
 from vitscope.graph.record import Graph, OpRecord, Shape
 from vitscope.latency.geometry import Geometry, attention_geometry, geometry_of, matmul_geometry, softmax_geometry
 from vitscope.latency.runtime import Fusable, FusionRules, KernelKind, Step
@@ -21,6 +21,7 @@ _CASTS = frozenset({"_to_copy", "detach", "alias"})
 _CLONES = frozenset({"clone", "contiguous"})
 _ATTENTION = "_scaled_dot_product"
 _PERMUTES = frozenset({"permute", "transpose", "t", "movedim"})
+_CONVOLUTIONS = frozenset({"conv", "grouped", "depthwise", "pointwise"})
 _SLICES = frozenset({"slice", "split", "split_with_sizes", "chunk", "narrow"})
 _SELECTS = frozenset({"select", "unbind"})
 
@@ -325,13 +326,14 @@ class Nodes:
         want, gives = self._wanted(op, name, kind)
         reads: dict[int, int] = {}
         weights = 0
-        size = max((graph.tensors[i].numel for i in op.inputs if i not in graph.constants), default=0)
+        lying = bool(self._order) or want is not PLAIN  # else all lies as the network has it
+        size = max((graph.tensors[i].numel for i in op.inputs if i not in graph.constants), default=0) if lying else 0
         for i in dict.fromkeys(op.inputs):
             if i in graph.constants:
                 weights += graph.tensors[i].numel
                 continue
             value = self.value(i)
-            moves = self._order.get(i, PLAIN) is not PLAIN or want is not PLAIN
+            moves = lying and (self._order.get(i, PLAIN) is not PLAIN or want is not PLAIN)
             if moves and not (kind in rules.reads_transposed and self._is_swapped(i)):
                 whole = kind != "elementwise" or graph.tensors[i].numel == size
                 value = self._operand(i, want if whole else PLAIN, op.scope)
@@ -346,11 +348,11 @@ class Nodes:
             for out in op.outputs:
                 self._lay(out, gives)
         writes = sum(graph.tensors[i].numel for i in op.outputs)
-        channels, has_bias = _channels(graph, op)
+        channels, has_bias = _channels(graph, op, kind)
         label = "gelu_tanh" if name == "gelu" and op.attr("approximate") == "tanh" else name
         node = Node(
             label, op.scope, kind, _joins(graph, op, name, kind), macs(graph, op) or 0, reads, weights, written[0],
-            writes, geometry_of(graph, op, kind), _depth(graph, op), channels, has_bias,
+            writes, geometry_of(graph, op, kind), _depth(graph, op, kind), channels, has_bias,
         )  # fmt: skip
         steps = rules.steps(label, len(graph.tensors[op.outputs[0]].shape))
         if steps:
@@ -491,20 +493,18 @@ def kernel_kind(graph: Graph, op: OpRecord) -> KernelKind:
     return kind
 
 
-def _channels(graph: Graph, op: OpRecord) -> tuple[int, bool]:
+def _channels(graph: Graph, op: OpRecord, kind: KernelKind) -> tuple[int, bool]:
     """Output channels of a kernel with weights, and whether it has a bias already."""
-    weight = weight_of(graph, op)
-    if weight is None:
-        return 1, False
-    if op_class(graph, op) == "conv":
+    if kind in _CONVOLUTIONS:
         return graph.tensors[op.outputs[0]].shape[1], len(op.inputs) > 2
+    if kind != "linear":
+        return 1, False
     shape = graph.tensors[op.outputs[0]].shape
     return shape[-1] if shape else 1, base_name(op) in ("addmm", "baddbmm", "addmv")
 
 
-def _depth(graph: Graph, op: OpRecord) -> int:
-    kind = op_class(graph, op)
-    if kind == "conv":
+def _depth(graph: Graph, op: OpRecord, kind: KernelKind) -> int:
+    if kind in _CONVOLUTIONS:
         return graph.tensors[op.inputs[1]].shape[0 if op.attr("transposed") else 1]
     if kind not in ("linear", "matmul"):
         return 1
