@@ -83,6 +83,7 @@ def test_hardsigmoid_after_a_convolution():
     net = conv(act=nn.Hardsigmoid())
     assert told(ONNX, net, MAP) == ["convolution+hardsigmoid"]
     assert told(OPENVINO, net, MAP) == ["convolution", "hardsigmoid"]
+    assert told(EXECUTORCH, net, MAP) == ["convolution", "add", "hardtanh", "div"]
     assert told(LITERT, net, MAP) == ["convolution+hardtanh", "mul"]  # relu6(x + 3) / 6, the 3 in the bias
 
 
