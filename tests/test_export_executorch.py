@@ -103,7 +103,7 @@ def test_movements_of_data_stay_inside_the_delegate(tmp_path: Path) -> None:
     of = subject_of(Movements(), (3, 8, 8))
     artifact = export(of, "executorch", tmp_path / "m.pte")
     assert artifact.notes[-1].startswith("XNNPACK runs all ") and "parts" not in artifact.notes[-1]
-    assert relative_error(run(artifact, of.example()), expected(of)) < 1e-5
+    assert relative_error(run(artifact, of.example()), expected(of)) < 1e-4
     assert {"before", "after"} <= set(artifact.scopes.values())
 
 
@@ -121,7 +121,40 @@ class MixedHeads(nn.Module):
 def test_a_softmax_of_a_convolution_is_over_the_right_axis(tmp_path: Path) -> None:
     of = subject_of(MixedHeads(), (3, 8, 8))
     artifact = export(of, "executorch", tmp_path / "m.pte")
-    assert relative_error(run(artifact, of.example()), expected(of)) < 1e-5
+    assert relative_error(run(artifact, of.example()), expected(of)) < 1e-4
+
+
+class GeluByTanh(nn.Module):
+    """XNNPACK knows the exact GELU alone, which differs by 2e-4 of the largest value here."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 16, 3)
+        self.act = nn.GELU(approximate="tanh")
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(self.conv(x))
+
+
+class NormOfAMap(nn.Module):
+    """A mean far from 0 over many elements: a variance from the mean of squares keeps three digits."""
+
+    def __init__(self, groups: int):
+        super().__init__()
+        self.norm = nn.GroupNorm(groups, 32)
+        nn.init.normal_(self.norm.weight)
+        nn.init.normal_(self.norm.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(torch.cat([x, x * 2], 1).repeat(1, 6, 1, 1)[:, :32] + 30.0)[:, :, ::2]
+
+
+@pytest.mark.parametrize("module", [GeluByTanh(), NormOfAMap(1), NormOfAMap(8)], ids=["gelu", "norm", "norm of 8"])
+def test_what_executorch_computes_otherwise_is_written_out(module: nn.Module, tmp_path: Path) -> None:
+    of = subject_of(module, (3, 96, 96))
+    artifact = export(of, "executorch", tmp_path / "t.pte")
+    assert relative_error(run(artifact, of.example()), expected(of)) < 1e-4
+    assert "norm" not in artifact.notes[0] and "gelu" not in artifact.notes[0], artifact.notes[0]
 
 
 def test_a_file_for_core_ml_is_written_here_and_taken_whole(tmp_path: Path) -> None:
