@@ -18,10 +18,11 @@ from benchmarks.published_devices import PUBLISHED, Harness, Published
 from benchmarks.published_networks import NOT_BUILT, RESOLUTION, TIMM_LINEAGES
 from benchmarks.traced_networks import graphs_of
 from vitscope.latency.device import DEVICES, Device, load_device
-from vitscope.latency.fitted import fitted_section
+from vitscope.latency.fitted import fitted_section, transferred_section
 from vitscope.latency.kernels import Kernel, lower
 from vitscope.latency.residency import first_broken
 from vitscope.latency.table import DATA, NetworkId, Row, kernels_text, load_table, parse_rows, rows_text
+from vitscope.latency.transfer import transfer
 from vitscope.latency.validate import validate
 
 ROWS = Path(__file__).parent.parent / "vitscope" / "data" / "published.csv"
@@ -57,10 +58,15 @@ def write_fit(name: str) -> None:
     load_table.cache_clear()
     device = load_device(name)
     table = load_table(device)
-    report = validate(table, device, say=lambda line: print(line, file=sys.stderr))
     path = DEVICES / f"{name}.yaml"
     head = path.read_text().split("\nfit:")[0].split("\nroofline_only:")[0].rstrip()
-    path.write_text(head + "\n\n" + fitted_section(report, table, device, described(name, table.rows)))
+    said = described(name, table.rows)
+    if source := PUBLISHED[name].transfer_from:
+        section = transferred_section(transfer(load_device(source), table, device), load_device(source), device, said)
+    else:
+        report = validate(table, device, say=lambda line: print(line, file=sys.stderr))
+        section = fitted_section(report, table, device, said)
+    path.write_text(f"{head}\n\n{section}")
     print(f"wrote {path}", file=sys.stderr)
 
 
@@ -135,6 +141,13 @@ def published_rows(published: Published, say: bool = True) -> list[Row]:
         )  # fmt: skip
         if (network, label) not in best or harness.order < best[network, label][0]:
             best[network, label] = (harness.order, row)
+    for anchor in published.anchors:
+        name, lineage = published.names[anchor.model]
+        row = Row(
+            NetworkId(name, anchor.side), anchor.model, lineage, "apple-xcode-ios17", published.devices[0],
+            anchor.latency_ms * 1e-3, "medium", "", anchor.source,
+        )  # fmt: skip
+        best[row.network, row.harness] = (0, row)
     if say:
         for reason, count in sorted(left_out.items()):
             print(f"left out {count} x {reason}", file=sys.stderr)

@@ -16,6 +16,16 @@ class Harness:
     per_phone: bool = False  # the source lists several phones of the series, each with an offset of its own
 
 
+@dataclass(frozen=True, slots=True)
+class Anchor:
+    """One measurement that stands in a document and not in published.csv, by its name there."""
+
+    model: str
+    side: int
+    latency_ms: float
+    source: str
+
+
 @dataclass(frozen=True)
 class Published:
     """The rows of one device: what must stand in their columns, how names are read, and what is dropped for which reason.
@@ -35,6 +45,8 @@ class Published:
     part: str = "whole"
     dense_side: int = 0  # rows of this size are backbones of detectors, without a classifier
     dropped: dict[tuple[str, str], str] = field(default_factory=dict)
+    transfer_from: str = ""  # too few rows for coefficients of its own: those of this device are scaled
+    anchors: tuple[Anchor, ...] = ()  # rows that published.csv does not have
 
 
 # The beginning of `source` → harness. Sources of one laboratory and protocol share a name; among rows of one network and
@@ -67,6 +79,7 @@ _IPHONE12: dict[str, Harness] = {
     "MobileViT paper (ICLR 2022) Table 3": Harness("mobilevit"),
 }
 
+_COREMLTOOLS = "coremltools docs-guides, "
 _QUOTED = "equals EfficientFormerV2's figure to the last digit, so quoted"
 _TIMM = {"timm results/": Harness("timm-benchmark")}
 _MIT = {"EfficientViT paper": Harness("efficientvit", 1), "EfficientViT repo": Harness("efficientvit", 0)}
@@ -103,10 +116,36 @@ PUBLISHED: dict[str, Published] = {
     "iphone14": Published(
         devices=("iPhone 14",),
         described="published latencies of networks that the Neural Engine runs whole, iPhone 14",
+        transfer_from="iphone13",
         harnesses={
-            "SwiftFormer paper (ICCV 2023) Table 2": Harness("swiftformer-xcode14-ios16"),
             "StarNet paper (CVPR 2024) suppl. Table 19": Harness("starnet-modelbench"),
         },
+    ),
+    "iphone14pro": Published(
+        devices=("iPhone 14 Pro", "iPhone 14"),  # SwiftFormer's authors: their iPhone 14 is a 14 Pro Max, so an A16
+        described="Apple's published latencies on an iPhone 14 Pro under iOS 17, MLCommons', and SwiftFormer's (14 Pro Max)",
+        harnesses={
+            "mlcommons/mobile_app_open issue 865": Harness("mlcommons-ios17.5.1"),
+            "SwiftFormer paper (ICCV 2023) Table 2": Harness("swiftformer-xcode14-ios16"),
+        },
+        transfer_from="iphone13",
+        anchors=(
+            Anchor("MobileNetV2 1.0x", 224, 0.48, f"{_COREMLTOOLS}opt-quantization-perf.md"),
+            Anchor("ResNet50", 224, 1.52, f"{_COREMLTOOLS}opt-quantization-perf.md"),
+            Anchor("MobileViTv2-1.0", 256, 1.38, f"{_COREMLTOOLS}opt-quantization-perf.md"),
+            Anchor("MobileNetV3-Small", 224, 0.13, f"{_COREMLTOOLS}opt-quantization-perf.md"),
+        ),
+    ),
+    "iphone15pro": Published(
+        devices=("iPhone 15 Pro",),
+        described="Apple's published latencies on an iPhone 15 Pro under iOS 17",
+        harnesses={},
+        transfer_from="iphone14pro",
+        anchors=(
+            Anchor("MobileNetV2 1.0x", 224, 0.49, f"{_COREMLTOOLS}opt-quantization-perf.md"),
+            Anchor("ResNet50", 224, 1.38, f"{_COREMLTOOLS}opt-quantization-perf.md"),
+            Anchor("MobileViTv2-1.0", 256, 1.36, f"{_COREMLTOOLS}opt-quantization-perf.md"),
+        ),
     ),
     "galaxy_s24": Published(
         devices=("Samsung Galaxy S24",), runtime="tflite", precision="float", harnesses=_AI_HUB, names={**NETWORKS, **AI_HUB},

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from vitscope.graph.fold import fold_batch_norm
 from vitscope.graph.record import Graph
 from vitscope.graph.trace import trace
 from vitscope.latency.table import NetworkId
@@ -25,12 +26,13 @@ def graphs_of(network: NetworkId, kept: Path | None) -> tuple[Graph, ...]:
     """
     path = kept / f"{sha256(repr(network).encode()).hexdigest()[:24]}.pickle" if kept else None
     if path and path.is_file():
-        return pickle.loads(path.read_bytes())  # written below, by this program
-    graphs = _zoo(network) if network.name.startswith("zoo:") else _module(network)
-    if path:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(pickle.dumps(graphs))
-    return graphs
+        graphs = pickle.loads(path.read_bytes())  # written below, by this program
+    else:
+        graphs = _zoo(network) if network.name.startswith("zoo:") else _module(network)
+        if path:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(pickle.dumps(graphs))
+    return graphs if network.part == "train" else tuple(fold_batch_norm(graph) for graph in graphs)
 
 
 def _zoo(network: NetworkId) -> tuple[Graph, ...]:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vitscope.cli.options import AsJson, Format, FormatChoice, choose_format
 from vitscope.errors import UnavailableError, UsageError
+
+if TYPE_CHECKING:
+    from vitscope.latency.device import Coefficients
 
 app = typer.Typer(
     help="List the devices that latency is predicted on, and the runtimes and devices here to measure with.",
@@ -96,13 +99,23 @@ def check(name: Name, form: FormatChoice = None, as_json: AsJson = False) -> Non
     from vitscope.latency.fit import coefficients
     from vitscope.latency.score import score
     from vitscope.latency.table import load_table
+    from vitscope.latency.transfer import transfer
     from vitscope.latency.validate import in_band, validate
-    from vitscope.report.devices import check_tables
+    from vitscope.report.devices import check_tables, transfer_tables
 
     device = load_device(name)
     chosen = _format(form, as_json)
     if device.coefficients is None:
         raise UnavailableError(f"{device.name} is roofline only, there is no fit to repeat: {device.roofline_only}")
+    if device.transfer_from:
+        found = transfer(load_device(device.transfer_from), load_table(device), device)
+        if chosen == Format.json:
+            record = {"schema_version": 1, "device": name, "coefficients": asdict(found.coefficients)}
+            print(json.dumps({**record, "factor": found.factor, "held_out": asdict(score(found.held_out))}, indent=2))
+        else:
+            emit_tables(transfer_tables(device, found), chosen.value)
+        _agree(name, device.coefficients, found.coefficients)
+        return
     progress = (lambda line: print(line, file=sys.stderr)) if sys.stderr.isatty() else None
     report = validate(load_table(device), device, say=progress)
     refit = coefficients(report.fitted)
@@ -117,7 +130,11 @@ def check(name: Name, form: FormatChoice = None, as_json: AsJson = False) -> Non
         print(json.dumps(record, indent=2))
     else:
         emit_tables(check_tables(device, report), chosen.value)
-    if not device.coefficients.agrees_with(refit):
+    _agree(name, device.coefficients, refit)
+
+
+def _agree(name: str, shipped: Coefficients, refit: Coefficients) -> None:
+    if not shipped.agrees_with(refit):
         print(f"{name}: the fit does not give the coefficients of the device file back", file=sys.stderr)
         raise typer.Exit(1)
 

@@ -78,7 +78,7 @@ _SPILLED_FORMS: tuple[tuple[tuple[Term, ...], Overlap, int], ...] = (
 )
 
 THREE_TERM = Candidate(("weights", "spilled"))  # floor, weight bytes, all activation bytes: the baseline to beat
-MANY = 150  # networks beyond which the forms that look at every kernel are not tried: their fit takes minutes
+MANY = 150  # networks beyond which few forms are tried, and none that looks at every kernel: their fit takes minutes
 
 
 ROW_FILL = (
@@ -90,20 +90,23 @@ def candidates(device: Device, networks: int) -> tuple[Candidate, ...]:
     """The forms that are tried for `device`, the simpler first.
 
     What leaves the chip is decided by a sixteenth or an eighth of what it holds: it is shared with others, and operands
-    are double buffered. Where nothing is known of a chip, or a batch fills any, everything leaves it.
+    are double buffered. Where nothing is known of a chip, or a batch fills any, everything leaves it. Every form prices
+    activations: one of weights alone would answer a change of resolution with no change.
     """
     on_chip = device.fact("on_chip_bytes")
     spills: tuple[tuple[Spill, float], ...] = (("kernel", 0.0),)
     if on_chip and device.batch == 1:
         holds = on_chip * ROW_FILL
         spills = (("kernel", holds / 16), ("kernel", holds / 8), ("operand", holds / 16))
+        spills = spills[1:2] if networks > MANY else spills
     forms = [
         Candidate(terms, overlap, spill, knee, lanes)
         for terms, overlap, lanes in _SPILLED_FORMS
         for spill, knee in spills
-        if (networks <= MANY or overlap != "kernel") and (knee or not {"resident", "vector"} & set(terms))
+        if (knee or not {"resident", "vector"} & set(terms))
+        and (networks <= MANY or ("kernels" in terms and "macs" in terms) or overlap == "network")
     ]
-    return (Candidate(("weights",)), THREE_TERM, *forms)
+    return (THREE_TERM, *forms)
 
 
 @dataclass(frozen=True)

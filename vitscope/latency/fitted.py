@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import fields
 
-from vitscope.latency.device import Coefficients, Device
+from vitscope.latency.device import Band, Coefficients, Device
 from vitscope.latency.fit import coefficients
 from vitscope.latency.kernels import Kernel
 from vitscope.latency.score import INTERVAL, HeldOutNetwork, halfwidth, score
 from vitscope.latency.table import NetworkId, Table
+from vitscope.latency.transfer import Transfer
 from vitscope.latency.validate import Report, in_band
 
 
@@ -21,6 +22,30 @@ def fitted_section(report: Report, table: Table, device: Device, described: str)
         *range_lines(quantities(table, device.bytes_per_element)),
         *held_out_lines(report.held_out, report.bands, report.differences.factor),
     ]) + "\n"  # fmt: skip
+
+
+def transferred_section(found: Transfer, source: Device, device: Device, described: str) -> str:
+    """YAML lines from `fit:` on of a device whose coefficients are those of a relative, scaled."""
+    s = score(found.held_out)
+    edge = max(max(network.network.pixels for network in found.held_out), *(band.pixels for band in held_bands(source)))
+    return "\n".join([
+        *head_lines(f"fit_published {device.name}", described, f"coefficients of {source.name} times {found.factor:.4f}"),
+        f"  transfer_from: {source.name}",
+        *coefficient_lines(found.coefficients),
+        "  ranges:",
+        *(f"    {r.key}: {{low: {r.low:.0f}, high: {r.high:.0f}}}" for r in source.ranges),
+        "  held_out:",
+        f"    interval: {INTERVAL}",
+        f"    difference: {source.held_out.difference if source.held_out else 0.0:.4f}",
+        "    bands:",
+        f"      - {{pixels: {edge}, networks: {s.networks}, families: {s.families}, "
+        f"log_halfwidth: {found.log_halfwidth:.4f}, mape: {s.mape:.4f}, within_10: {s.within_10:.4f}, "
+        f"within_20: {s.within_20:.4f}, spearman: {s.spearman:.4f}}}",
+    ]) + "\n"  # fmt: skip
+
+
+def held_bands(device: Device) -> tuple[Band, ...]:
+    return device.held_out.bands if device.held_out else ()
 
 
 def head_lines(command: str, described: str, form: str) -> list[str]:

@@ -168,8 +168,8 @@ class _Folds:
             self._known[key] = predicted_s(self.features[candidate], fitted), fitted
         return self._known[key]
 
-    def error(self, candidate: int, outside: str | None) -> float:
-        """Mean distance in ln over folds other than `outside`, each predicted without itself and without `outside`."""
+    def errors(self, candidate: int, outside: str | None) -> np.ndarray:
+        """Distances in ln over folds other than `outside`, each predicted without itself and without `outside`."""
         import numpy as np
 
         errors = []
@@ -180,12 +180,17 @@ class _Folds:
             predicted, fitted = self.without(candidate, *left_out)
             here = self.fold == fold
             errors.append(np.abs(np.log(predicted / _consensus(self.data, fitted)))[here])
-        return float(np.concatenate(errors).mean())
+        return np.concatenate(errors)
 
     def best(self, outside: str | None) -> int:
-        """The form of least error that knows nothing of `outside`; the earlier, simpler one on a tie."""
-        errors = [self.error(i, outside) for i in range(len(self.features))]
-        return errors.index(min(errors))
+        """The first, and so simplest, form that is not worse than the best by more than the standard error of the difference.
+
+        Knows nothing of `outside`. In a small table the least error among many forms is often luck.
+        """
+        errors = [self.errors(i, outside) for i in range(len(self.features))]
+        least = min(errors, key=lambda e: float(e.mean()))
+        excess = [e - least for e in errors]
+        return next(i for i, e in enumerate(excess) if e.mean() <= e.std() / len(e) ** 0.5)
 
 
 def _held_out(data: Design, predicted: np.ndarray, fitted: Fit, mask: np.ndarray) -> list[HeldOutNetwork]:

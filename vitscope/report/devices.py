@@ -16,6 +16,7 @@ from vitscope.report.table import Column, Row, Table
 
 if TYPE_CHECKING:
     from vitscope.latency.score import Score
+    from vitscope.latency.transfer import Transfer
     from vitscope.latency.validate import Report
 
 _LEFT: Literal["left"] = "left"
@@ -268,6 +269,33 @@ def check_tables(device: Device, report: Report) -> list[Table]:
         Table(
             (Column("coefficient", _LEFT), Column("value"), Column("meaning", _LEFT)),
             coefficient_rows(_refitted(report)), title=f"refit on everything: {report.fitted.candidate.label}",
+        ),
+    ]  # fmt: skip
+
+
+def transfer_tables(device: Device, found: Transfer) -> list[Table]:
+    """What the few networks of a device say of the factor on its relative's coefficients."""
+    from vitscope.latency.score import score
+
+    s = score(found.held_out)
+    networks = tuple(
+        Row((
+            row.network.name, row.network.side, row.lineage, units.milliseconds(row.measured_s),
+            units.milliseconds(row.predicted_s), units.ratio(row.predicted_s / row.measured_s - 1),
+        ))
+        for row in found.held_out
+    )  # fmt: skip
+    return [
+        Table(
+            (Column("network", _LEFT), Column("input"), Column("family", _LEFT), Column("measured"), Column("predicted"),
+             Column("error")),
+            networks,
+            title=f"{device.name}: the coefficients of {found.source} times {found.factor:.3f}, each family left out",
+            notes=(
+                f"{s.networks} networks of {s.families} families: mean error {units.percent(s.mape)}, "
+                f"bias {units.ratio(s.bias)}, Spearman {s.spearman:.3f}; too few to say more, so the interval is wide: "
+                f"-{units.percent(-expm1(-found.log_halfwidth))} +{units.percent(expm1(found.log_halfwidth))}",
+            ),
         ),
     ]  # fmt: skip
 
