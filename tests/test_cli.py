@@ -245,7 +245,7 @@ def test_files_are_not_overwritten_unasked(capsys, tmp_path):
         (["profile", "nothing_like_it"], "no network of the zoo"),
         (["profile", "efficientformerv2_s11"], "did you mean 'efficientformerv2_s1'"),
         (["profile", "specs/none.yaml"], "no such file"),
-        (["profile", S1, "--device", "iphone1"], "did you mean 'iphone12'"),
+        (["profile", S1, "--device", "iphone112"], "did you mean 'iphone12'"),
         (["profile", S1, "--resolution", "0"], "--resolution 0"),
         (["profile", S1, "--resolution", "224by224"], "expected a side in pixels"),
         (["profile", S1, "--batch", "0"], "--batch"),

@@ -167,6 +167,7 @@ def test_several_files_are_one_table(results):
         (["-", "-"], "standard input can be read once only"),
         (["results.csv", "--add-y", "m=1"], "there is no prototype without --add MODEL"),
         (["results.csv", "--add", "m"], "Name the predictor with --device"),
+        (["results.csv", "--device", "iphone12", "--device", "pixel6"], "--device pixel6: a front is of one device"),
         (["zero.csv", "--log-x", "-o", "f.svg"], "--log-x: z has latency_s of zero or less"),
     ],
 )  # fmt: skip
@@ -190,7 +191,14 @@ def profile_of(latency_s, top1):
     def profile(model, *, devices=(), by="block"):
         status = "ok" if latency_s else "not calibrated"
         prediction = SimpleNamespace(
-            device=devices[0], latency_s=latency_s, low_s=0.0014, high_s=0.0016, status=status, reason=""
+            device=devices[0],
+            latency_s=latency_s,
+            low_s=0.0014,
+            high_s=0.0016,
+            status=status,
+            reason="",
+            coverage=0.97,
+            interval=0.8,
         )
         reported = Reported(source="the paper", top1=Figure(top1, str(top1)) if top1 else None)
         totals = SimpleNamespace(params=4_000_000, macs=10**9)
@@ -206,7 +214,8 @@ def profile_of(latency_s, top1):
             0.0015,
             72.0,
             [],
-            "mine: predicted 1.50 ms (1.40 ms to 1.60 ms) on iphone12, on the front over its whole interval",
+            "mine: predicted 1.50 ms (80% interval 1.40 ms to 1.60 ms, covers 97% of the work) on iphone12, "
+            "on the front over its whole interval",
         ),
         (0.0015, None, [], "on the front with ImageNet top-1 accuracy above 70.0 (a)"),
         (0.0015, None, ["--add-y", "mine=65"], "dominated over its whole interval"),

@@ -280,6 +280,17 @@ def test_our_networks_cost_what_those_of_timm_cost(timm: ModuleType, name: str):
 # Differences
 
 
+def test_segments_that_two_networks_share_change_nothing():
+    first, second, third = (graph_of(block(width), 1, width, 28, 28) for width in (32, 48, 64))
+    device = replace(IPHONE12, ranges=())
+    a, b = [first, first, second], [second, third, first]  # order does not count, numbers do
+    found = difference(device, a, b)
+    assert found.delta_s is not None and found.high_s is not None and device.held_out is not None
+    whole = unshared_seconds(device, kernel_counts(device, a), kernel_counts(device, b))
+    assert whole > 0
+    assert found.high_s - found.delta_s == pytest.approx(device.held_out.difference * whole)
+
+
 def test_a_network_does_not_differ_from_itself_and_shared_kernels_cancel(timm: ModuleType):
     s1 = network(timm, "efficientformerv2_s1")
     same = difference(IPHONE12, [s1], [s1])

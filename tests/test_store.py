@@ -126,3 +126,10 @@ def test_the_version_of_torch_is_found_without_importing_it():
     import torch
 
     assert out == [torch.__version__, "False"]
+
+
+def test_one_block_is_one_object_however_it_is_asked_for(folder):
+    graph = store.block_graph(Ffn(), SHAPE, "deploy")
+    assert store.block_graph(Ffn(), SHAPE, "deploy", 1) is graph
+    assert _fresh(Ffn(), form="deploy") is graph and len(_files(folder)) == 1
+    assert store.block_graph(Ffn(expansion=3), SHAPE, "deploy") is not graph

@@ -75,7 +75,8 @@ class Prototype:
 
     `verdict` holds over the whole interval `low`…`high` of x; a prototype that is on the front at one end and dominated at the
     other is `undecided`. Where `y` is unknown, `to_beat` is the best published point that is no worse on x (None: nothing is),
-    at the predicted x and, in `to_beat_low` and `to_beat_high`, at the ends of the interval.
+    at the predicted x and, in `to_beat_low` and `to_beat_high`, at the ends of the interval. `coverage` is the share of its
+    work that the predictor knows, `interval` the nominal share of networks whose x lies between `low` and `high`.
     """
 
     label: str
@@ -90,6 +91,8 @@ class Prototype:
     to_beat: int | None
     to_beat_low: int | None
     to_beat_high: int | None
+    coverage: float = 1.0
+    interval: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

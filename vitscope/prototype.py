@@ -27,6 +27,8 @@ class Candidate:
     status: str
     accuracy: tuple[str, float] | None  # what its authors report: top1, miou or map, and the percentage
     about: str = ""  # where a dataset may be named: the network's name and the source of its figures
+    coverage: float = 1.0  # the share of the network's work that its predictor knows
+    interval: float | None = None  # the nominal share of networks between low_s and high_s
 
 
 def prototype_point(model: str, device: str | None) -> Candidate:
@@ -48,6 +50,8 @@ def prototype_point(model: str, device: str | None) -> Candidate:
         status=": ".join(filter(None, (prediction.status, prediction.reason))) if prediction else "not predicted",
         accuracy=(accuracy[0], accuracy[1].value) if accuracy else None,
         about=f"{result.name} {reported.source if reported else ''}",
+        coverage=prediction.coverage if prediction else 1.0,
+        interval=prediction.interval if prediction else None,
     )
 
 
@@ -93,7 +97,8 @@ def place(data: FrontData, candidates: Sequence[Candidate], given_y: Mapping[str
 def _judged(data: FrontData, candidate: Candidate, given_y: Mapping[str, float]) -> Prototype:
     x = _value(candidate, data.x, "--x")
     low, high = x, x
-    if data.x.key == "latency_s":
+    is_predicted = data.x.key == "latency_s"
+    if is_predicted:
         low = x if candidate.low_s is None else candidate.low_s
         high = x if candidate.high_s is None else candidate.high_s
     y = given_y.get(candidate.label, given_y.get(candidate.model))
@@ -121,6 +126,8 @@ def _judged(data: FrontData, candidate: Candidate, given_y: Mapping[str, float])
         to_beat=_to_beat(data, x) if y is None else None,
         to_beat_low=_to_beat(data, low) if y is None else None,
         to_beat_high=_to_beat(data, high) if y is None else None,
+        coverage=candidate.coverage if is_predicted else 1.0,
+        interval=candidate.interval if is_predicted else None,
     )
 
 

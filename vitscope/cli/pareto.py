@@ -93,7 +93,7 @@ def pareto(
         ),
     ] = None,
     device: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(metavar="NAME", help="Keep rows of this device; also the device that --add predicts for."),
     ] = None,
     duplicates: Annotated[
@@ -161,8 +161,9 @@ def pareto(
 
     conditions = [parse_condition(text) for text in where or []]
     tables = [read_results(name) for name in results]
-    if device is not None and (not add or any("device" in map(str.casefold, table.columns) for table in tables)):
-        conditions.append(device_condition(device))
+    place = _one_device(device or [])
+    if place is not None and (not add or any("device" in map(str.casefold, table.columns) for table in tables)):
+        conditions.append(device_condition(place))
     data = front_data(
         tables,
         x=x,
@@ -178,7 +179,7 @@ def pareto(
         fill_size=fill_size,
     )
     if add:
-        data = _with_prototypes(data, add, add_y or [], device)
+        data = _with_prototypes(data, add, add_y or [], place)
 
     contents: dict[Path, str | bytes] = {}
     for path in files:
@@ -204,6 +205,14 @@ def pareto(
             print(note, file=sys.stderr)
     else:
         show(front_table(data), form.value)
+
+
+def _one_device(devices: list[str]) -> str | None:
+    if len(devices) > 1:
+        raise UsageError(
+            f"--device {devices[1]}: a front is of one device; run pareto once for each, or compare with several --device"
+        )
+    return devices[0] if devices else None
 
 
 def _check_suffix(path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from vitscope import __version__
 from vitscope.compare import Change, Comparison, StageChange
 from vitscope.report.measure import measurement_json, warning_lines
-from vitscope.report.profile import SCHEMA_VERSION, prediction_text, profile_title
+from vitscope.report.profile import SCHEMA_VERSION, predicted_cell, prediction_text, profile_title
 from vitscope.report.table import Column, Row, Table
 from vitscope.units import UNKNOWN, count, fixed_milliseconds, percent, ratio, significant, size
 
@@ -52,16 +52,20 @@ def _value(value: Any) -> str:
 
 def _totals(c: Comparison) -> Table:
     rows = [_change_row(change, _format_of(change.metric)) for change in c.totals]
-    rows += [_change_row(latency.change, fixed_milliseconds) for latency in c.latencies]
+    for i, latency in enumerate(c.latencies):
+        row = _change_row(latency.change, fixed_milliseconds)
+        both = predicted_cell(c.a.predictions[i]), predicted_cell(c.b.predictions[i])
+        rows.append(replace(row, cells=(row.cells[0], *both, *row.cells[3:])))
     rows += [_change_row(measured.change, fixed_milliseconds) for measured in c.measured]
     rows += [_change_row(change, significant) for change in c.mes]
     a, b = _names(c)
     columns = (Column("total", "left"), Column(a), Column(b), Column("change"), Column("relative"))
     notes = []
-    for latency in c.latencies:
+    for i, latency in enumerate(c.latencies):
         d = latency.difference
+        notes += [f"{who} on {prediction_text(x.predictions[i])}" for who, x in ((a, c.a), (b, c.b))]
         if d.delta_s is None or d.low_s is None or d.high_s is None:
-            notes += [prediction_text(p) for p in (*c.a.predictions, *c.b.predictions) if p.latency_s is None]
+            notes.append(f"{latency.device}: {d.verdict}")
             continue
         winner = {"A faster": f"{a} is faster", "B faster": f"{b} is faster"}.get(d.verdict, d.verdict)
         notes.append(

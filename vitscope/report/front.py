@@ -59,7 +59,9 @@ def front_table(data: FrontData) -> Table:
 
 def prototype_note(data: FrontData, prototype: Prototype) -> str:
     """One sentence of what the prediction means for a prototype, interval included."""
-    x = f"{cell(prototype.low, data.x)} to {cell(prototype.high, data.x)}"
+    level = "" if prototype.interval is None else f"{units.percent(prototype.interval)} interval "
+    covers = "" if prototype.coverage >= 1 else f", covers {units.percent(prototype.coverage)} of the work"
+    x = f"{level}{cell(prototype.low, data.x)} to {cell(prototype.high, data.x)}{covers}"
     how = "predicted" if data.x.unit == "s" else "computed"
     start = f"{prototype.label}: {how} {cell(prototype.x, data.x)}" + (
         f" ({x})" if prototype.low < prototype.high else ""
@@ -150,6 +152,8 @@ def _prototype(data: FrontData, p: Prototype) -> dict[str, Any]:
         **{axis.key: _raw(value, axis) for axis, value in numbers},
         "low": p.low,
         "high": p.high,
+        "interval": p.interval,
+        "coverage": p.coverage,
         "verdict": p.verdict,
         "dominated_by": _label(data, p.dominated_by) or None,
         "to_beat": {end: _rival(data, i) for end, i in rivals.items()} if p.y is None else None,

@@ -40,16 +40,15 @@ def profile_table(profile: Profile) -> Table:
         Column("part", "left"), Column("kind", "left"), Column("output"), Column("params"), Column("MACs"),
         Column("peak memory"),
     ]  # fmt: skip
-    timed = [i for i, p in enumerate(profile.predictions) if p.latency_s is not None]
-    for i in timed:
-        columns += [Column(profile.predictions[i].device), Column("share", "left")]
+    for p in profile.predictions:
+        columns += [Column(p.device), Column("share", "left")][: _width(p)]
     measured = [row_times([row.path for row in profile.rows if row.level != "op"], m) for m in profile.measurements]
     for m in profile.measurements:
         columns += [Column(column_title(m, profile.measurements)), Column("share", "left")]
-    opening = [_line(row, profile, timed, measured) for row in profile.rows]
-    floor = [_floor_line(profile, timed)] if timed else []
+    opening = [_line(row, profile, measured) for row in profile.rows]
+    floor = [_floor_line(profile)] if any(p.latency_s is not None for p in profile.predictions) else []
     if any(UNEXPLAINED in times for times in measured):
-        floor.append(_unexplained_line(profile, timed, measured))
+        floor.append(_unexplained_line(profile, measured))
     totals = profile.totals
     cells = [
         "total",
@@ -59,8 +58,8 @@ def profile_table(profile: Profile) -> Table:
         _macs(totals.macs, totals.unknown),
         size(totals.peak_activation_bytes),
     ]
-    for i in timed:
-        cells += [fixed_milliseconds(profile.predictions[i].latency_s), ""]
+    for p in profile.predictions:
+        cells += [predicted_cell(p), ""][: _width(p)]
     for m in profile.measurements:
         cells += [fixed_milliseconds(m.summary.latency_p50_s), ""]
     return Table(
@@ -81,7 +80,7 @@ def summary_table(profiles: Sequence[Profile]) -> Table:
     columns += [Column(f"{runtime}, measured") for runtime in ran]
     rows = []
     for profile in profiles:
-        latency = {p.device: p.latency_s for p in profile.predictions}
+        latency = {p.device: predicted_cell(p) for p in profile.predictions}
         medians = {m.condition.runtime: m.summary.latency_p50_s for m in profile.measurements}
         totals = profile.totals
         rows.append(
@@ -89,7 +88,7 @@ def summary_table(profiles: Sequence[Profile]) -> Table:
                 (
                     profile.name, "×".join(map(str, profile.input)), count(totals.params),
                     _macs(totals.macs, totals.unknown), size(totals.peak_activation_bytes),
-                    *(fixed_milliseconds(latency.get(device)) for device in devices),
+                    *(latency.get(device, UNKNOWN) for device in devices),
                     *(fixed_milliseconds(medians.get(runtime)) for runtime in ran),
                 )
             )
@@ -109,7 +108,23 @@ def _macs(macs: int, unknown: tuple[str, ...]) -> str:
     return f"≥{count(macs)}" if unknown else count(macs)
 
 
-def _line(row: Row, profile: Profile, timed: Sequence[int], measured: Sequence[Mapping[str, float]]) -> Line:
+def _width(prediction: Prediction) -> int:
+    """Columns of a prediction: seconds and share, or one that says why there are none."""
+    return 1 if prediction.latency_s is None else 2
+
+
+def predicted_cell(prediction: Prediction) -> str:
+    """The whole latency where a column has room for no more: `1.044 ms`, `1.044 ms (covers 96%)`, `not calibrated`."""
+    if prediction.latency_s is None:
+        return prediction.status
+    return fixed_milliseconds(prediction.latency_s) + (f" ({covers})" if (covers := _covers(prediction)) else "")
+
+
+def _covers(prediction: Prediction) -> str:
+    return "" if prediction.coverage >= 1 else f"covers {percent(prediction.coverage)}"
+
+
+def _line(row: Row, profile: Profile, measured: Sequence[Mapping[str, float]]) -> Line:
     cost = row.cost
     is_part = row.level == "op"
     cells = [row.path.rpartition(".")[2] if is_part else row.path, row.kind, row.out_shape, count(cost.params)]
@@ -118,10 +133,10 @@ def _line(row: Row, profile: Profile, timed: Sequence[int], measured: Sequence[M
         prefixes = (r.path for r in profile.rows if r.level == "block" and f"{row.path}.".startswith(f"{r.path}."))
         block = max(prefixes, key=len)
         cells[0] = row.path[len(block) + 1 :] or "(self)"
-    for i in timed:
-        seconds, whole = row.latency_s[i], profile.predictions[i].latency_s
+    for p, seconds in zip(profile.predictions, row.latency_s, strict=True):
+        whole = p.latency_s
         if seconds is None or whole is None:
-            cells += ["", ""]
+            cells += ["", ""][: _width(p)]
         else:
             cells += [fixed_milliseconds(seconds), f"{_bar(seconds / whole)} {percent(seconds / whole)}"]
     for m, times in zip(profile.measurements, measured, strict=True):
@@ -130,20 +145,21 @@ def _line(row: Row, profile: Profile, timed: Sequence[int], measured: Sequence[M
     return Line(tuple(cells), depth=1 if is_part else 0, style="strong" if has_ops and not is_part else "")
 
 
-def _floor_line(profile: Profile, timed: Sequence[int]) -> Line:
+def _floor_line(profile: Profile) -> Line:
     """What a device takes for any network at all, however small."""
     cells = ["(call overhead)", "", "", "", "", ""]
-    for i in timed:
-        prediction = profile.predictions[i]
-        assert prediction.latency_s is not None
+    for prediction in profile.predictions:
+        if prediction.latency_s is None:
+            cells.append("")
+            continue
         share = prediction.floor_s / prediction.latency_s
         cells += [fixed_milliseconds(prediction.floor_s), f"{_bar(share)} {percent(share)}"]
     return Line((*cells, *("", "") * len(profile.measurements)), style="dim")
 
 
-def _unexplained_line(profile: Profile, timed: Sequence[int], measured: Sequence[Mapping[str, float]]) -> Line:
+def _unexplained_line(profile: Profile, measured: Sequence[Mapping[str, float]]) -> Line:
     """What a runtime spent that its own profile gives to no single part."""
-    cells = [UNEXPLAINED, "", "", "", "", "", *("", "") * len(timed)]
+    cells = [UNEXPLAINED, "", "", "", "", "", *("" for p in profile.predictions for _ in range(_width(p)))]
     for m, times in zip(profile.measurements, measured, strict=True):
         cells += _measured_cells(m, times.get(UNEXPLAINED))
     return Line(tuple(cells), style="dim")
@@ -190,14 +206,14 @@ def _notes(profile: Profile) -> list[str]:
 def prediction_text(prediction: Prediction) -> str:
     """One line: what is predicted, its interval and its conditions; or why nothing is."""
     runs = f"{prediction.device} ({prediction.runtime}, {prediction.precision}, batch {prediction.batch})"
+    covers = f", {covers} of the work" if (covers := _covers(prediction)) else ""
     if prediction.latency_s is None:
         bound = f"; at least {milliseconds(prediction.low_s)}" if prediction.low_s else ""
-        return f"{runs}: {prediction.status}: {prediction.reason}{bound}"
-    text = (
+        return f"{runs}: {prediction.status}: {prediction.reason}{bound}{covers}"
+    return (
         f"{runs}: {milliseconds(prediction.latency_s)} predicted, {percent(prediction.interval)} interval "
-        f"{milliseconds(prediction.low_s)} to {milliseconds(prediction.high_s)}"
+        f"{milliseconds(prediction.low_s)} to {milliseconds(prediction.high_s)}{covers}"
     )
-    return text if prediction.coverage >= 1 else f"{text}, covers {percent(prediction.coverage)} of the work"
 
 
 def mes_text(score: Mes) -> str:
