@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -56,6 +57,8 @@ def test_show_as_markdown(capsys: pytest.CaptureFixture[str]):
         (("show", "iphone112"), 2, "did you mean 'iphone12'"),
         (("check", "iphone112"), 2, "did you mean 'iphone12'"),
         (("check", "h200"), 3, "roofline only, there is no fit to repeat"),
+        (("check", "iphone12", "--plot", "out.svgg"), 2, "--plot out.svgg: cannot tell the format from the suffix"),
+        (("check", "iphone12", "--plot", "nowhere/out.svg"), 2, "the folder nowhere does not exist"),
         (("show", "nothing.yaml"), 2, "no such device file"),
         (("show", "iphone12", "--format", "csv"), 2, "use --format text, md or json"),
     ],
@@ -64,3 +67,23 @@ def test_refusals(capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...]
     found, out, err = run(capsys, *arguments)
     assert (found, out) == (code, "")
     assert message in err and "Traceback" not in err
+
+
+def test_check_draws_the_networks_that_it_lists(capsys: pytest.CaptureFixture[str], tmp_path: Path):
+    files = [tmp_path / "fit.svg", tmp_path / "fit.png"]
+    arguments = ["check", "iphone14"]
+    for file in files:
+        arguments += ["--plot", str(file)]
+    code, out, err = run(capsys, *arguments)
+    assert code == 0 and all(f"wrote {file}" in err for file in files) and files[1].read_bytes().startswith(b"\x89PNG")
+    content = files[0].read_text(encoding="utf-8")
+    assert "<!-- iphone14: predicted against measured latency -->" in content
+    rows = [line.split() for line in out.splitlines() if line.endswith("%") and " ms" in line]
+    errors = [abs(float(row[-1].rstrip("%"))) for row in rows]
+    within = 100 * sum(error <= 10 for error in errors) / len(rows)
+    headline = f"{len(rows)} networks of {len({row[2] for row in rows})} families: MAPE {sum(errors) / len(rows):.1f}%"
+    assert f"<!-- {headline}, {within:.0f}% within ±10% (each family held out) -->" in content
+    outside = [row[0] for row in rows if abs(float(row[-1].rstrip("%"))) > 10]
+    assert outside and all(f"<!-- {name} " in content for name in outside)
+    code, out, err = run(capsys, *arguments)
+    assert (code, out) == (2, "") and "already exists, will not overwrite without --force" in err

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vitscope.cli.options import AsJson, Format, FormatChoice, choose_format
+from vitscope.cli.options import AsJson, Force, Format, FormatChoice, choose_format
 from vitscope.errors import UnavailableError, UsageError
 
 if TYPE_CHECKING:
     from vitscope.latency.device import Coefficients
+    from vitscope.latency.score import HeldOutNetwork
 
 app = typer.Typer(
     help="List the devices that latency is predicted on, and the runtimes and devices here to measure with.",
@@ -87,24 +90,44 @@ def show(name: Name, form: FormatChoice = None, as_json: AsJson = False) -> None
 
 
 @app.command()
-def check(name: Name, form: FormatChoice = None, as_json: AsJson = False) -> None:
+def check(
+    name: Name,
+    plot: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--plot", metavar="FILE", help="Draw predicted against measured, held out: .svg, .png or .pdf (repeatable)."
+        ),
+    ] = None,
+    force: Force = False,
+    form: FormatChoice = None,
+    as_json: AsJson = False,
+) -> None:
     """Repeat the fit of a shipped device from its table and print the error held out by family (up to some minutes).
 
     Exits 1 when the fit does not give the shipped coefficients back.
     """
     from dataclasses import asdict
 
-    from vitscope.cli.output import emit_tables
+    from vitscope.cli.output import check_writable, emit_tables
     from vitscope.latency.device import load_device
     from vitscope.latency.fit import coefficients
     from vitscope.latency.score import score
     from vitscope.latency.table import load_table
     from vitscope.latency.transfer import transfer
     from vitscope.latency.validate import in_band, validate
+    from vitscope.plot.figure import form_of
     from vitscope.report.devices import check_tables, transfer_tables
 
     device = load_device(name)
     chosen = _format(form, as_json)
+    for path in plot or ():
+        form_of(path, "--plot")
+        check_writable(path, force)
+    if device.classes is not None:
+        raise UnavailableError(
+            f"{device.name} was calibrated on an attached device and its timings are not in the file: `vitscope calibrate` fits "
+            "anew, `vitscope devices show` prints the error held out"
+        )
     if device.coefficients is None:
         raise UnavailableError(f"{device.name} is roofline only, there is no fit to repeat: {device.roofline_only}")
     if device.transfer_from:
@@ -114,6 +137,7 @@ def check(name: Name, form: FormatChoice = None, as_json: AsJson = False) -> Non
             print(json.dumps({**record, "factor": found.factor, "held_out": asdict(score(found.held_out))}, indent=2))
         else:
             emit_tables(transfer_tables(device, found), chosen.value)
+        _draw(device.name, found.held_out, plot or (), force)
         _agree(name, device.coefficients, found.coefficients)
         return
     progress = (lambda line: print(line, file=sys.stderr)) if sys.stderr.isatty() else None
@@ -130,7 +154,33 @@ def check(name: Name, form: FormatChoice = None, as_json: AsJson = False) -> Non
         print(json.dumps(record, indent=2))
     else:
         emit_tables(check_tables(device, report), chosen.value)
+    _draw(device.name, report.held_out, plot or (), force)
     _agree(name, device.coefficients, refit)
+
+
+def _draw(device: str, held_out: Sequence[HeldOutNetwork], paths: Sequence[Path], force: bool) -> None:
+    """Write the figures of held-out networks that `--plot` asks for."""
+    if not paths:
+        return
+    from vitscope.cli.output import write_file
+    from vitscope.plot.agreement import Pair, agreement, draw_agreement
+    from vitscope.plot.figure import form_of
+
+    sizes = {row.network.side for row in held_out}
+    pairs = [
+        Pair(
+            row.network.name + (f" {row.network.side}" if len(sizes) > 1 else ""), row.lineage, row.measured_s,
+            row.predicted_s,
+        )
+        for row in held_out
+    ]  # fmt: skip
+    data = agreement(device, pairs, "each family held out")
+    for path in paths:
+        drawing = draw_agreement(data, form_of(path, "--plot"))
+        write_file(path, drawing.content, force)
+        for note in drawing.notes:
+            print(f"{path}: {note}", file=sys.stderr)
+        print(f"wrote {path}", file=sys.stderr)
 
 
 def _agree(name: str, shipped: Coefficients, refit: Coefficients) -> None:
