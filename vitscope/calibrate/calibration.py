@@ -17,8 +17,8 @@ from vitscope.calibrate.choose import Choice, hold_out
 from vitscope.calibrate.demand import Demand, demand, kernels_of
 from vitscope.calibrate.fit import fit, leave_families_out, total_s, worth_correcting
 from vitscope.calibrate.probe import probe_of
-from vitscope.calibrate.record import Calibration, HeldOut, Learned, Timed
-from vitscope.calibrate.timer import Place, Timer
+from vitscope.calibrate.record import Calibration, HeldOut, Learned, Place, Timed
+from vitscope.calibrate.timer import Timer
 from vitscope.errors import UnavailableError
 from vitscope.latency.class_cost import ClassCosts, class_of
 from vitscope.latency.device import PRECISION_BYTES

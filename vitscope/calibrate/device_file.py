@@ -6,9 +6,8 @@ import json
 from collections.abc import Sequence
 from datetime import date
 
-from vitscope.calibrate.record import Calibration
+from vitscope.calibrate.record import Calibration, Place
 from vitscope.calibrate.summed import Summed, difference_factor, halfwidth, summed
-from vitscope.calibrate.timer import Place
 from vitscope.errors import UsageError
 from vitscope.latency.class_cost import class_of
 from vitscope.latency.class_cost_file import class_lines

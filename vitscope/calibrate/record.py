@@ -6,8 +6,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from vitscope.calibrate.demand import Demand
+from vitscope.export.artifact import Precision
 from vitscope.latency.class_cost import ClassCosts
 from vitscope.latency.kernels import Kernel
+from vitscope.measure.channel import Target
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """What is calibrated: a runtime on a target, executed with so many threads in a precision."""
+
+    target: Target
+    runtime: str
+    precision: Precision
+    threads: int
+    batch: int = 1
+    affinity: tuple[int, ...] = ()
+    timeout_s: float = 120.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

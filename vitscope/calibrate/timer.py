@@ -5,17 +5,17 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from vitscope.calibrate.probe import Probe
-from vitscope.calibrate.record import Timed
+from vitscope.calibrate.record import Place, Timed
 from vitscope.errors import UnavailableError, VitscopeError
-from vitscope.export.artifact import Artifact, Precision
+from vitscope.export.artifact import Artifact
 from vitscope.export.cache import MODULE, written
-from vitscope.measure.channel import Channel, Job, Samples, Target
+from vitscope.measure.channel import Channel, Job, Samples
 from vitscope.measure.pipe import RunnerChannel
 from vitscope.measure.runtimes import RUNTIMES
 from vitscope.subject import subject_of
@@ -26,19 +26,6 @@ _TOLERANCE = 0.05
 _SLOWED = 0.10  # a core this much slower than at its best beside a block: the block is measured again
 _RETRIES = 3
 _PROBES_A_PROCESS = 40  # then a fresh one, since memory that lies badly stays so for the life of a process
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
-    """What is calibrated: a runtime on a target, executed with so many threads in a precision."""
-
-    target: Target
-    runtime: str
-    precision: Precision
-    threads: int
-    batch: int = 1
-    affinity: tuple[int, ...] = ()
-    timeout_s: float = 120.0
 
 
 class Timer:

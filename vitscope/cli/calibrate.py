@@ -27,8 +27,7 @@ from vitscope.errors import UsageError
 
 if TYPE_CHECKING:
     from vitscope.calibrate.calibration import Step
-    from vitscope.calibrate.record import Timed
-    from vitscope.calibrate.timer import Place
+    from vitscope.calibrate.record import Place, Timed
 
 # Runtime → its fusion rules (vitscope/latency/runtimes).
 _FUSION = {name: name for name in ("onnxruntime", "openvino", "litert", "executorch")} | {"torch": "eager"}
@@ -77,8 +76,8 @@ def calibrate(
 
     from vitscope.calibrate.calibration import calibrate as run_calibration
     from vitscope.calibrate.device_file import device_text, held_out_rows
+    from vitscope.calibrate.record import Place
     from vitscope.calibrate.summed import summed
-    from vitscope.calibrate.timer import Place
     from vitscope.cli.output import check_writable, emit_tables, write_file
     from vitscope.latency.score import score
     from vitscope.report.calibration import calibration_tables
@@ -139,7 +138,9 @@ def _rules(runtime: str) -> Any:
     from vitscope.latency.runtime import load_runtime
 
     if runtime not in _FUSION:
-        raise UsageError(f"no runtime {runtime!r} to calibrate{nearest(runtime, _FUSION)}; one of: {', '.join(_FUSION)}")
+        raise UsageError(
+            f"no runtime {runtime!r} to calibrate{nearest(runtime, _FUSION)}; one of: {', '.join(_FUSION)}"
+        )
     return load_runtime(_FUSION[runtime])
 
 
