@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -166,10 +167,10 @@ def _draw(device: str, held_out: Sequence[HeldOutNetwork], paths: Sequence[Path]
     from vitscope.plot.agreement import Pair, agreement, draw_agreement
     from vitscope.plot.figure import form_of
 
-    sizes = {row.network.side for row in held_out}
+    usual = Counter(row.network.side for row in held_out).most_common(1)[0][0] if held_out else ""
     pairs = [
         Pair(
-            row.network.name + (f" {row.network.side}" if len(sizes) > 1 else ""), row.lineage, row.measured_s,
+            row.network.name + (f" {row.network.side}" if row.network.side != usual else ""), row.lineage, row.measured_s,
             row.predicted_s,
         )
         for row in held_out
