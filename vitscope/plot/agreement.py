@@ -187,9 +187,9 @@ def _names(
 
 
 def _unit(data: Agreement) -> Scale:
-    """Seconds where some network takes ten or more, milliseconds where any takes a tenth of one, else microseconds."""
+    """Seconds where some network takes one or more, milliseconds where any takes a tenth of one, else microseconds."""
     largest = max(max(pair.measured_s, pair.predicted_s) for pair in data.pairs)
-    return Scale(1.0, "s") if largest >= 10 else Scale(1e-3, "ms") if largest >= 1e-4 else Scale(1e-6, "µs")
+    return Scale(1.0, "s") if largest >= 1 else Scale(1e-3, "ms") if largest >= 1e-4 else Scale(1e-6, "µs")
 
 
 def _percent(share: float) -> str:
