@@ -69,7 +69,7 @@ def calibrate(
     choice = Choice(demands)
     results: dict[Kernel, Timed] = {}
     earlier = {each.wanted: each for each in kept if each.wanted in families}
-    tests = {each.kernel for each in hold_out(demands, _HELD_OUT, seed)}
+    tests = {each.kernel for each in hold_out(demands, min(_HELD_OUT, len(demands) // 5), seed)}
     curve: list[Learned] = []
     ended = ""
 

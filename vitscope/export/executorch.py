@@ -136,11 +136,17 @@ def _written_out() -> dict[Any, Any]:
     ) -> Any:
         if x.dim() != 4:
             return NotImplemented
-        B, C, H, W = x.shape
-        grouped = x.reshape(B, num_groups, C // num_groups, H * W)
-        centred = grouped - grouped.mean((2, 3), keepdim=True)
-        variance = (centred * centred).mean((2, 3), keepdim=True)
-        normed = (centred * torch.rsqrt(variance + eps)).reshape(B, C, H, W)
+        B, C, _, _ = x.shape
+
+        def mean(maps: torch.Tensor) -> torch.Tensor:
+            """Of each group, as (B, C, 1, 1): of each channel first, which also keeps digits in a sum of so many."""
+            groups = (
+                maps.mean((2, 3), keepdim=True).reshape(B, num_groups, C // num_groups, 1).mean((2, 3), keepdim=True)
+            )
+            return groups if num_groups == 1 else groups.expand(-1, -1, C // num_groups, -1).reshape(B, C, 1, 1)
+
+        centred = x - mean(x)
+        normed = centred * torch.rsqrt(mean(centred * centred) + eps)
         if weight is not None:
             normed = normed * weight.reshape(1, C, 1, 1)
         return normed if bias is None else normed + bias.reshape(1, C, 1, 1)
