@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from math import exp
 from pathlib import Path
 from random import Random
@@ -13,6 +14,8 @@ from vitscope.calibrate.choose import Choice, hold_out
 from vitscope.calibrate.demand import Demand, rough_s
 from vitscope.calibrate.fit import fit, leave_families_out, residuals, total_s, worth_correcting
 from vitscope.calibrate.record import Timed
+from vitscope.calibrate.refine import Whole, refine
+from vitscope.calibrate.refine import leave_families_out as leave_out_wholes
 from vitscope.calibrate.times import read_timed, write_timed
 from vitscope.errors import UsageError
 from vitscope.latency.class_cost import ClassCost, ClassCosts, Memory, class_of
@@ -145,6 +148,41 @@ def test_refused_probes_say_nothing() -> None:
     seen = [timed(kernel) for kernel in kernels(0, 60)]
     refused = Timed(wanted=seen[0].wanted, copies=0, kernels=(), seconds=None, reason="no room")
     assert fit([*seen, refused], FLOOR_S, 4) == fit(seen, FLOOR_S, 4)
+
+
+# ---- whole networks
+
+
+def wholes(number: int, scale: float, more_s: float) -> list[Whole]:
+    """Networks of ten to forty kernels that take `scale` of their sum, and `more_s` for each kernel."""
+    made = []
+    for i in range(number):
+        parts = tuple(kernels(100 + i, 10 + 3 * i))
+        alone = total_s(TRUTH, parts, 4)
+        assert alone is not None
+        seconds = FLOOR_S + scale * (alone - FLOOR_S) + more_s * len(parts)
+        made.append(Whole(f"n{i}", "ABCD"[i % 4], parts, seconds))
+    return made
+
+
+def test_whole_networks_tell_what_kernels_alone_do_not() -> None:
+    every = wholes(12, 1.08, 1e-6)
+    refined = refine(TRUTH, every[:10], 4)
+    assert refined.scale == pytest.approx(1.08, abs=0.01)
+    for each in every[10:]:
+        assert total_s(refined, each.kernels, 4) == pytest.approx(each.measured_s, rel=0.01)
+    assert refine(TRUTH, [], 4) == TRUTH
+    little = refine(TRUTH, wholes(1, 1.5, 0.0), 4)
+    assert 1.0 < little.scale < 1.5
+
+
+def test_a_refinement_is_judged_on_families_it_has_not_seen() -> None:
+    every = wholes(8, 1.08, 0.0)
+    odd = [replace(each, measured_s=3 * each.measured_s) if each.family == "A" else each for each in every]
+    for each in leave_out_wholes(TRUTH, odd, 4):
+        if each.network.family == "A":  # nothing of its factor of three is known
+            assert each.refined_s < 1.2 * each.alone_s
+        assert each.alone_s == pytest.approx(total_s(TRUTH, each.network.kernels, 4))
 
 
 # ---- which kernels

@@ -111,6 +111,12 @@ def test_a_correction_holds_near_its_points_and_nowhere_else() -> None:
     assert corrected.kernel_s(far, 4) == pytest.approx(COSTS.kernel_s(far, 4), rel=1e-4)
 
 
+def test_a_refinement_is_of_every_kernel() -> None:
+    kernel = pointwise(64, 128, 14)
+    alone = COSTS.kernel_s(kernel, 4)
+    assert alone and replace(COSTS, scale=1.1, more_s=1e-6).kernel_s(kernel, 4) == pytest.approx(1.1 * alone + 1e-6)
+
+
 # ---- in a device file
 
 
@@ -121,7 +127,7 @@ def written(costs: ClassCosts) -> Fields:
 
 def test_costs_come_back_from_a_file() -> None:
     point = Point((1.0, 2.5, -0.125, 0.0, 0.0, 0.0, 0.5), -0.25)
-    costs = replace(COSTS, corrections={"pointwise": Correction(1.5, (point, point))})
+    costs = replace(COSTS, corrections={"pointwise": Correction(1.5, (point, point))}, scale=1.05, more_s=-2e-7)
     assert parse_classes(written(costs)) == costs
 
 

@@ -68,8 +68,8 @@ def test_flags_are_frozen():
         "--fail-on-fallback",
     }  # fmt: skip
     assert _parameters("calibrate") == {
-        "--runtime", "-o", "--output", "--force", "--target", "--threads", "--budget", "--model", "--precision", "--batch",
-        "--affinity", "--cores", "--runner", "--python", "--ssh-option", "--option", "--again", "--seed",
+        "--runtime", "-o", "--output", "--force", "--target", "--threads", "--budget", "--model", "--refine", "--precision",
+        "--batch", "--affinity", "--cores", "--runner", "--python", "--ssh-option", "--option", "--again", "--seed",
     }  # fmt: skip
     assert _parameters("export") == shared - {"--device", "--csv", "--format"} | {
         "--to", "--precision", "--weights", "--check", "--no-check",

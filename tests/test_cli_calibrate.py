@@ -97,6 +97,23 @@ def test_what_was_timed_is_not_timed_again(calibrated: Path, folder: Path, capfd
     assert "kernels" in capfd.readouterr().out
 
 
+def test_whole_networks_refine_it_and_are_told_apart(
+    calibrated: Path, folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """From the same times of kernels; the networks of the two families are measured for real."""
+    times = calibrated.with_suffix(".times.jsonl")
+    refined = folder / "refined.yaml"
+    refined.with_suffix(".times.jsonl").write_text(times.read_text())
+    wholes = [word for name in SPECS for word in ("--refine", str(folder / f"{name}.yaml"))]
+    assert calibrate(folder, "refined.yaml", *wholes) == 0
+    out = capfd.readouterr().out
+    assert "whole networks" in out and "refined without its family" in out
+    plain, made = load_device(calibrated).classes, load_device(refined).classes
+    assert plain is not None and made is not None
+    assert (plain.scale, plain.more_s) == (1.0, 0.0) and made.scale != 1.0
+    assert "refined on 2 networks" in refined.read_text()
+
+
 def test_times_of_another_place_are_refused(calibrated: Path, folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert calibrate(folder, "here.yaml", "--force", "--batch", "2") == 2
     said = capfd.readouterr().err

@@ -19,8 +19,11 @@ from vitscope.units import percent
 _PRECISIONS = {"fp32": "float32", "fp16": "float16", "int8": "int8"}
 
 
-def device_text(calibration: Calibration, place: Place, name: str, fusion: str, today: date) -> str:
-    """The whole file. Raises UsageError where too few kernels were timed to tell an error."""
+def device_text(calibration: Calibration, place: Place, name: str, fusion: str, today: date, wholes: int = 0) -> str:
+    """The whole file; `wholes` networks were timed to refine it.
+
+    Raises UsageError where too few kernels were timed to tell an error.
+    """
     networks = summed(calibration)
     timed = [each for each in calibration.timed if each.seconds is not None]
     if len(networks) < 2:
@@ -34,7 +37,8 @@ def device_text(calibration: Calibration, place: Place, name: str, fusion: str, 
     how = f"measured by vitscope calibrate, {today.isoformat()}"
     peak, bandwidth = facts(calibration)
     lines = [
-        f"# {runtime} on {calibration.host}, {threads}: written by vitscope calibrate, no network was timed for it.",
+        f"# {runtime} on {calibration.host}, {threads}: written by vitscope calibrate from single kernels"
+        + (f", refined on {wholes} networks." if wholes else "; no network was timed for it."),
         f"name: {json.dumps(name)}",
         f"about: {json.dumps(about)}",
         f"runtime: {json.dumps(runtime + ', ' + threads)}",

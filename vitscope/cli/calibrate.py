@@ -28,6 +28,8 @@ from vitscope.errors import UsageError
 if TYPE_CHECKING:
     from vitscope.calibrate.calibration import Step
     from vitscope.calibrate.record import Place, Timed
+    from vitscope.calibrate.refine import Whole
+    from vitscope.latency.runtime import FusionRules
 
 # Runtime → its fusion rules (vitscope/latency/runtimes).
 _FUSION = {name: name for name in ("onnxruntime", "openvino", "litert", "executorch")} | {"torch": "eager"}
@@ -48,6 +50,10 @@ def calibrate(
             "--model", metavar="MODEL", help="Specs whose kernels are to be known (repeatable).", show_default="the zoo"
         ),
     ] = None,
+    networks: Annotated[
+        list[str] | None,
+        typer.Option("--refine", metavar="MODEL", help="Time these networks too, afterwards (repeatable)."),
+    ] = None,
     precision: Precisions = None,
     batch: Batch = 1,
     affinity: Affinity = None,
@@ -64,23 +70,25 @@ def calibrate(
 ) -> None:
     """Time single kernels on what is attached and write a device file: --device FILE.yaml then predicts networks there.
 
-    The kernels are those of the zoo's networks; no network is ever timed. What is timed lies beside the device file,
-    and an interrupted calibration goes on from it.
+    The kernels are those of the zoo's networks; no network is timed, unless --refine names some. What is timed lies
+    beside the device file, and an interrupted calibration goes on from it.
 
     \b
     vitscope calibrate --runtime onnxruntime -o my_device.yaml
     vitscope calibrate --runtime litert --target ssh:pi@pi5 --budget 20min -o pi5.yaml
     vitscope profile efficientformerv2_s1 --device my_device.yaml
     """
+    from dataclasses import replace
     from datetime import date
 
     from vitscope.calibrate.calibration import calibrate as run_calibration
     from vitscope.calibrate.device_file import device_text, held_out_rows
     from vitscope.calibrate.record import Place
+    from vitscope.calibrate.refine import leave_families_out, refine
     from vitscope.calibrate.summed import summed
     from vitscope.cli.output import check_writable, emit_tables, write_file
     from vitscope.latency.score import score
-    from vitscope.report.calibration import calibration_tables
+    from vitscope.report.calibration import calibration_tables, refined_table
 
     budget_s = _budget(budget)
     if output.suffix not in (".yaml", ".yml"):
@@ -110,13 +118,20 @@ def calibrate(
             place, rules, names, budget_s=budget_s, kept=times.kept, on_timed=times.add,
             on_progress=lambda step: progress.say(_said(step)), seed=seed,
         )  # fmt: skip
-        networks = summed(calibration)
-        text = device_text(calibration, place, output.stem, rules.name, date.today())
+        whole = _whole_networks(run, networks, runtime, rules, batch, progress) if networks else []
+        refined = leave_families_out(calibration.costs, whole, calibration.element_bytes)
+        if whole:
+            calibration = replace(calibration, costs=refine(calibration.costs, whole, calibration.element_bytes))
+        judged = summed(calibration)
+        text = device_text(calibration, place, output.stem, rules.name, date.today(), len(whole))
     finally:
         progress.clear()
         run.target.close()
     write_file(output, text, force)
-    emit_tables(calibration_tables(calibration, networks, score(held_out_rows(networks))))
+    tables = calibration_tables(calibration, judged, score(held_out_rows(judged)))
+    if refined:
+        tables.append(refined_table(refined, calibration.costs))
+    emit_tables(tables)
     print(f"wrote {output}: vitscope profile MODEL --device {output}", file=sys.stderr)
 
 
@@ -132,7 +147,7 @@ def _budget(text: str) -> float:
     return seconds
 
 
-def _rules(runtime: str) -> Any:
+def _rules(runtime: str) -> FusionRules:
     """The fusion rules of a runtime. Raises UsageError for one that has none."""
     from vitscope.errors import nearest
     from vitscope.latency.runtime import load_runtime
@@ -153,6 +168,26 @@ def _precision(run: Run, runtime: str) -> Any:
     if wanted not in known:
         raise UsageError(f"--precision {wanted}: {runtime} executes files in {', '.join(known)}")
     return wanted
+
+
+def _whole_networks(
+    run: Run, models: list[str], runtime: str, rules: FusionRules, batch: int, progress: Progress
+) -> list[Whole]:
+    """Networks timed as `vitscope measure` does. Raises MeasureError for the first that cannot be."""
+    from vitscope.calibrate.demand import kernels_of
+    from vitscope.calibrate.refine import Whole
+    from vitscope.measure.channel import MeasureError
+    from vitscope.measure.plan import Failure
+
+    known = kernels_of(models, rules, batch)
+    cases = [run.network(model, batch=batch) for model in models]
+    found = []
+    for case, one in run.outcomes(run.found(cases, progress), progress):
+        if isinstance(one, Failure):
+            raise MeasureError(f"--refine {case.network.label}: {one.reason}")
+        family, kernels = known[case.network.model]
+        found.append(Whole(case.network.model, family, kernels, one.summary.latency_p50_s))
+    return found
 
 
 def _zoo() -> list[str]:

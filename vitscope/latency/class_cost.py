@@ -85,13 +85,19 @@ class Correction:
 
 @dataclass(frozen=True)
 class ClassCosts:
-    """Costs of every class that was timed. `tile` is what output channels are padded to."""
+    """Costs of every class that was timed. `tile` is what output channels are padded to.
+
+    `scale` and `more_s` are what whole networks, where some were timed too, said of every kernel: it takes `scale` as long
+    among others as alone, and `more_s` longer.
+    """
 
     floor_s: float
     tile: int
     memory: Memory
     classes: Mapping[str, ClassCost]
     corrections: Mapping[str, Correction]
+    scale: float = 1.0
+    more_s: float = 0.0
 
     def moving_s(self, kernel: Kernel, element_bytes: int) -> float:
         """Seconds that any kernel takes to read and write what it does, whatever it computes: the least of an unknown one."""
@@ -108,7 +114,7 @@ class ClassCosts:
         correction = self.corrections.get(class_of(kernel))
         if correction is not None and kernel.geometry is not None:
             seconds *= exp(correction.log_factor(axes_of(kernel.geometry)))
-        return seconds
+        return max(0.0, seconds * self.scale + self.more_s)
 
     def parts(self, kernel: Kernel, element_bytes: int) -> tuple[float, float, float] | None:
         """(start, compute, traffic) in seconds by the formula alone."""

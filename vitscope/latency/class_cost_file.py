@@ -16,8 +16,10 @@ def class_lines(costs: ClassCosts) -> list[str]:
         f"    tile: {costs.tile}",
         f"    memory: {{near_byte_s: {_text(memory.near_byte_s)}, far_byte_s: {_text(memory.far_byte_s)}, "
         f"knee_bytes: {_text(memory.knee_bytes)}}}",
-        "    costs:",
     ]
+    if (costs.scale, costs.more_s) != (1.0, 0.0):
+        lines.append(f"    refined: {{scale: {_text(costs.scale)}, more_s: {_text(costs.more_s)}}}")
+    lines.append("    costs:")
     for name, cost in sorted(costs.classes.items()):
         lines.append(
             f"      {name}: {{start_s: {_text(cost.start_s)}, work_s: {_text(cost.work_s)}, "
@@ -55,8 +57,19 @@ def parse_classes(part: Fields) -> ClassCosts:
         each = section.record(name)
         corrections[name] = Correction(each.number("length", positive=True), _points(each))
         each.done()
+    scale, more_s = 1.0, 0.0
+    if part.has("refined"):
+        each = part.record("refined")
+        scale, more_s = each.number("scale", positive=True), each.number("more_s", minimum=None)
+        each.done()
     costs = ClassCosts(
-        part.number("floor_s", positive=True), part.integer("tile", minimum=1), found, classes, corrections
+        part.number("floor_s", positive=True),
+        part.integer("tile", minimum=1),
+        found,
+        classes,
+        corrections,
+        scale,
+        more_s,
     )
     part.done()
     return costs

@@ -7,8 +7,9 @@ from typing import Literal
 
 from vitscope import units
 from vitscope.calibrate.record import Calibration
+from vitscope.calibrate.refine import Refined
 from vitscope.calibrate.summed import Summed, halfwidth
-from vitscope.latency.class_cost import PRODUCTS, class_of
+from vitscope.latency.class_cost import PRODUCTS, ClassCosts, class_of
 from vitscope.latency.score import INTERVAL, Score
 from vitscope.report.table import Column, Row, Table
 
@@ -90,3 +91,21 @@ def _networks(calibration: Calibration, networks: list[Summed], s: Score) -> Tab
             "whole networks may be further off, since none was timed: vitscope measure tells",
         ),
     )
+
+
+def refined_table(networks: list[Refined], costs: ClassCosts) -> Table:
+    """Networks that were timed to refine: as kernels alone predict them, and refined on other families."""
+    rows = tuple(
+        Row((
+            each.network.name, each.network.family, units.milliseconds(each.network.measured_s),
+            units.milliseconds(each.alone_s), units.ratio(each.alone_s / each.network.measured_s - 1),
+            units.milliseconds(each.refined_s), units.ratio(each.refined_s / each.network.measured_s - 1),
+        ))
+        for each in networks
+    )  # fmt: skip
+    columns = (
+        Column("network", _LEFT), Column("family", _LEFT), Column("measured"), Column("kernels alone"), Column("error"),
+        Column("refined without its family"), Column("error"),
+    )  # fmt: skip
+    note = f"refined: every kernel takes {costs.scale:.3f} of its time alone, and {costs.more_s * 1e6:+.2f} µs"
+    return Table(columns, rows, title="whole networks", notes=(note,))
