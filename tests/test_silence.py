@@ -55,4 +55,4 @@ def test_debug_shows_what_a_converter_says(tmp_path: Path, capfd: pytest.Capture
     assert main(["--debug", *command]) == 0
     loud = capfd.readouterr()
     assert loud.out == quiet.out and "tiny" in loud.out
-    assert len(loud.err) > len(quiet.err) and "Estimated count of arithmetic ops" in loud.err
+    assert len(loud.err) > len(quiet.err) and "LiteRT-Torch Convert" in loud.err
