@@ -21,6 +21,7 @@ from conftest import require_tool
 from vitscope.errors import UnavailableError, UsageError, VitscopeError
 from vitscope.export.artifact import Artifact
 from vitscope.measure.channel import Job, MeasureError
+from vitscope.measure.pipe import RunnerChannel
 from vitscope.measure.targets.ssh import SshTarget, _parsed, why_ssh_failed
 
 
@@ -187,6 +188,21 @@ def test_a_model_is_measured_over_ssh_and_nothing_stays_there(server: Server, mo
     again.close()
     target.close()
     assert not list(server.remote_tmp.glob("vitscope-*"))
+
+
+def test_one_process_there_takes_one_file_after_another(server: Server, model: Artifact, tmp_path: Path) -> None:
+    """As a calibration does with hundreds: what is spent leaves no file there."""
+    other = tmp_path / "other.onnx"
+    other.write_bytes(model.path.read_bytes() + b"\xa2\x1f\x01x")  # the same, and a field 500 that nobody reads
+    target = server.target()
+    channel = target.open(job(model), 60.0)
+    assert isinstance(channel, RunnerChannel)
+    for path in (other, model.path, other):
+        channel.exchange(replace(job(model), artifact=replace(model, path=path)))
+        assert len(channel.block(0.0, 3).samples_s) >= 3
+        assert len(list(Path(target._folder).glob("*.onnx"))) == 1
+    channel.close()
+    target.close()
 
 
 def test_the_runtimes_there_are_told_with_their_cure(server: Server) -> None:

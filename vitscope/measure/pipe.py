@@ -139,22 +139,33 @@ class RunnerProcess:
 class RunnerChannel:
     """A Channel (see vitscope.measure.channel) over a RunnerProcess that has loaded a model."""
 
-    def __init__(self, process: RunnerProcess, job: Job, bring: Callable[[Job], str], timeout_s: float):
-        """`bring` puts the file of a job on the target, and returns its path there."""
+    def __init__(
+        self,
+        process: RunnerProcess,
+        job: Job,
+        bring: Callable[[Job], str],
+        timeout_s: float,
+        take_away: Callable[[Job], None] = lambda job: None,
+    ):
+        """`bring` puts the file of a job on the target and returns its path there; `take_away` frees that room."""
         self._process = process
-        self._bring = bring
+        self._job, self._bring, self._take_away = job, bring, take_away
         self._timeout_s = timeout_s
         self._run_s = 0.0
         self.opened = self._load(job)
 
     def exchange(self, job: Job) -> None:
-        """Put the file of another job into this process, whose runtime is loaded and warm. A failure ends the process."""
+        """Put the file of another job into this process, whose runtime is loaded and warm. A failure ends the process.
+
+        The file before is taken away from the target: who exchanges has many.
+        """
         try:
             self._ask({"do": "unload"}, 0.0)
+            self._take_away(self._job)
         except BaseException:
             self.close()
             raise
-        self._run_s = 0.0
+        self._job, self._run_s = job, 0.0
         self.opened = self._load(job)
 
     def _load(self, job: Job) -> Opened:

@@ -55,6 +55,7 @@ class SshTarget:
         self._options = [word for option in options for word in ("-o", option)] + (["-p", port] if port else [])
         self._folder = ""
         self._there: dict[str, str] = {}  # SHA-256 of what was copied → its path there
+        self._brought: dict[Path, str] = {}  # path here → its path there
         self._started = 0
 
     def runtimes(self, names: Sequence[str] = ()) -> dict[str, Any]:
@@ -73,7 +74,7 @@ class SshTarget:
         """Copy the file there, once for the life of the target, and load it in a fresh process."""
         self._bring(job)  # before the process: a copy that fails starts none
         try:
-            return RunnerChannel(self._start(), job, self._bring, timeout_s)
+            return RunnerChannel(self._start(), job, self._bring, timeout_s, self._take_away)
         except UnavailableError as error:
             raise self._with_cure(error, job.runtime) from error
 
@@ -82,7 +83,7 @@ class SshTarget:
         if self._folder:
             with contextlib.suppress(VitscopeError, OSError):
                 self._run(f"rm -rf {shlex.quote(self._folder)}")
-        self._folder, self._there = "", {}
+        self._folder, self._there, self._brought = "", {}, {}
 
     def _start(self) -> RunnerProcess:
         self._set_up()
@@ -128,9 +129,17 @@ class SshTarget:
         self._set_up()
         try:
             with path.open("rb") as file:
-                return self._copy(path.name, file, path.stat().st_size)
+                self._brought[path] = self._copy(path.name, file, path.stat().st_size)
+                return self._brought[path]
         except OSError as error:
             raise MeasureError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+    def _take_away(self, job: Job) -> None:
+        """Remove the file of `job` there. It may be gone here, so that its name there is found by its place."""
+        there = self._brought.pop(job.artifact.path, "")
+        for digest in [digest for digest, path in self._there.items() if path == there]:
+            del self._there[digest]
+            self._run(f"rm -f {shlex.quote(there)}")
 
     def _copy(self, name: str, file: IO[bytes], size: int) -> str:
         """Bring a file there, checked by its digest. Its name there is its digest and suffix."""
