@@ -93,7 +93,8 @@ def page() -> str:
                 + ", ".join(f"{name} {version}" for name, version in versions(rows).items())
                 + ". One thread, batch 1, fp32, deploy form, random weights.",
                 "## Networks",
-                f"Median in milliseconds of {first['processes']} fresh processes a row that take turns with other rows, and "
+                f"Median in milliseconds of {' or '.join(sorted({row['processes'] for row in rows}))} fresh processes a row "
+                "that take turns with other rows, and "
                 "half the 95 % interval in percent; `~` marks a row that is unstable by the rules of docs/measuring.md. "
                 f"{unstable(rows)} Every sample is in host_latency.samples.",
                 networks(rows),

@@ -3,7 +3,7 @@
 ONNX Runtime's package brings no program that times a model, so its loop is the one its documentation shows:
 `session.run` on one array, one thread, in a process without vitscope. LiteRT's is the tool in its package,
 `ai_edge_litert.tools.benchmark_litert_model`. Ours and theirs run the same file with the same number of threads, each
-in fresh processes that alternate in random order.
+in fresh processes that alternate in random order. Writes own_loops.md.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from vitscope.measure.targets.host import HostTarget
 from vitscope.subject import load_subject
 
 _MODELS = ("mobilenetv2_100", "efficientformerv2_s0")
+TABLE = Path(__file__).with_suffix(".md")
 _WARM_S, _TIMEOUT_S = 0.5, 300.0
 
 _ORT_LOOP = """
@@ -90,7 +91,7 @@ def _output(command: Sequence[str]) -> str:
 
 
 def main() -> None:
-    """Measure and print one line for each model and runtime; a row whose intervals do not meet ends with `differ`."""
+    """Measure, print and write one line for each model and runtime; a row whose intervals do not meet ends with `differ`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="*", default=_MODELS)
     parser.add_argument("--runtime", choices=LOOPS, action="append", help="one or more; both where none is named")
@@ -100,7 +101,8 @@ def main() -> None:
     parser.add_argument("--resolution", type=int)
     given = parser.parse_args()
     draw = random.Random(0)
-    print(f"{'model':24} {'runtime':12} {'vitscope':>26} {'its own loop':>26} {'ratio':>6}")
+    lines = [f"{'model':24} {'runtime':12} {'vitscope':>26} {'its own loop':>26} {'ratio':>6}"]
+    print(lines[0])
     with tempfile.TemporaryDirectory() as folder:
         for model in given.models:
             size = (given.resolution, given.resolution) if given.resolution else None
@@ -115,7 +117,15 @@ def main() -> None:
                         samples = loops[name](artifact, runtime, given.threads, given.runs)
                         made = Block(process=process, order=process, started_s=0.0, samples_s=(median(samples),))
                         blocks[name].append(made)
-                print(_row(model, runtime, blocks), flush=True)
+                lines.append(_row(model, runtime, blocks))
+                print(lines[-1], flush=True)
+    about = f"{given.rounds} fresh processes of {given.runs} inferences each, {given.threads} thread"
+    text = "\n".join(line.rstrip() for line in lines)
+    TABLE.write_text(
+        f"# vitscope beside the runtimes' own loops\n\n`python -m benchmarks.own_loops`: {about}; medians with 95 % intervals."
+        f"\n\n```\n{text}\n```\n",
+        encoding="utf-8",
+    )
 
 
 def _row(model: str, runtime: str, blocks: dict[str, list[Block]]) -> str:
