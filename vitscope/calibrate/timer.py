@@ -15,6 +15,7 @@ from vitscope.calibrate.record import Place, Timed
 from vitscope.errors import UnavailableError, VitscopeError
 from vitscope.export.artifact import Artifact
 from vitscope.export.cache import MODULE, written
+from vitscope.export.interrupt import after_the_converter
 from vitscope.measure.channel import Channel, Job, Samples
 from vitscope.measure.pipe import RunnerChannel
 from vitscope.measure.runtimes import RUNTIMES
@@ -67,7 +68,8 @@ class Timer:
         runtime = RUNTIMES[place.runtime]
         here = place.target.name == "host" and runtime.format == "torch"
         subject = subject_of(probe.module, probe.size, name="probe", batch=place.batch)
-        artifact = written(subject, MODULE if here else runtime.format, place.precision, folder)
+        with after_the_converter():
+            artifact = written(subject, MODULE if here else runtime.format, place.precision, folder)
         return Job(
             artifact=_without_names(artifact), runtime=place.runtime, threads=place.threads, affinity=place.affinity,
             unit=runtime.units[0],

@@ -220,6 +220,7 @@ def _written(subject: Subject, format: str, precision: Precision, path: Path, fo
 
     from vitscope.export import export as export_to
     from vitscope.export.agreement import agreements
+    from vitscope.export.interrupt import after_the_converter
     from vitscope.export.silence import silenced
     from vitscope.report.exports import Exported
 
@@ -227,7 +228,7 @@ def _written(subject: Subject, format: str, precision: Precision, path: Path, fo
         path.parent.mkdir(exist_ok=True)
         aside = Path(tempfile.mkdtemp(dir=path.parent, prefix=".vitscope-"))
         try:
-            with silenced():  # also what the tools print when they are imported
+            with after_the_converter(), silenced():  # also what the tools print when they are imported
                 artifact = export_to(subject, format, aside / path.name, precision)
                 found = agreements(subject, artifact) if check else ()
             _check_free(path, force)

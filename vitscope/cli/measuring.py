@@ -288,6 +288,7 @@ def run_cases(
     A case that fails is one Failure, and the others go on. Nothing is exported while something is timed. `gate` may
     refuse a measured job by raising. Raises MeasureError when the results file cannot be written.
     """
+    from vitscope.export.interrupt import after_the_converter
     from vitscope.export.silence import silenced
     from vitscope.measure.plan import Exporter, Failure
     from vitscope.measure.session import Failed, measure
@@ -300,7 +301,7 @@ def run_cases(
             if case.network.file is None:
                 progress.say(f"export: {case.network.label} to {case.format}, {case.precision}")
             try:
-                with silenced():  # also what the tools print when they are imported
+                with after_the_converter(), silenced():  # also what the tools print when they are imported
                     job = exporter.job(case, affinity, options)
                 if book is not None and book.done(job):
                     book.kept_rows += 1
