@@ -3,10 +3,10 @@
     vitscope calibrate --runtime onnxruntime -o benchmarks/calibration/onnxruntime.yaml
     python -m benchmarks.calibration [--runtimes onnxruntime,litert,executorch] [--measure]
 
-`--measure` times the networks that benchmarks.host_latency has not timed (`vitscope measure`, into
-benchmarks/calibration/networks.csv; goes on where it stopped). The rest reads: it predicts every network twice, by the
-calibration, and by one that has not seen a kernel of the network's family; then by what others do, fitted on the very
-networks and judged leaving families out. Writes calibration.md.
+`--measure` times the networks (`vitscope measure`, into benchmarks/calibration/networks.csv; goes on where it stopped):
+on the same day as the calibration, since a shared machine is another one tomorrow. The rest reads: it predicts every
+network twice, by the calibration, and by one that has not seen a kernel of the network's family; then by what others do,
+fitted on the very networks and judged leaving families out. Writes calibration.md.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from typing import Any
 import numpy as np
 
 from benchmarks.host_latency import NETWORKS as ZOO
-from benchmarks.host_latency import ROWS as ZOO_ROWS
 from vitscope.calibrate.demand import bare
 from vitscope.calibrate.fit import fit, residuals, total_s
 from vitscope.calibrate.record import Timed
@@ -74,9 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     FOLDER.mkdir(exist_ok=True)
     if options.measure:
-        known = measured_names()
-        names = [name for name in (*ZOO, *TIMM) if name not in known]
-        command = [sys.executable, "-m", "vitscope", "measure", *names, "--runtime", options.runtimes]
+        command = [sys.executable, "-m", "vitscope", "measure", *ZOO, *TIMM, "--runtime", options.runtimes]
         command += ["--processes", options.processes, "--block", options.block, "--append", str(ROWS), "-o", "-"]
         subprocess.run(command, check=False, stdout=subprocess.DEVNULL)
     parts = [part for name in options.runtimes.split(",") if (part := page(name))]
@@ -139,22 +136,11 @@ def page(runtime: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def measured_names() -> set[str]:
-    """Networks whose rows benchmarks.host_latency has."""
-    if not ZOO_ROWS.exists():
-        return set()
-    with ZOO_ROWS.open(newline="", encoding="utf-8") as file:
-        return {row["model"] for row in csv.DictReader(file)}
-
-
 def measured(runtime: str, rules: FusionRules) -> list[Network]:
     """The networks that were timed on `runtime`, one thread, batch 1, with their kernels."""
     found: dict[str, Network] = {}
-    rows: list[dict[str, str]] = []
-    for path in (ZOO_ROWS, ROWS):
-        if path.exists():
-            with path.open(newline="", encoding="utf-8") as file:
-                rows += csv.DictReader(file)
+    with ROWS.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
     for row in rows:
         if row["runtime"] != runtime or row["threads"] != "1":
             continue

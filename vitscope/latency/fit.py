@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import hypot
 from typing import TYPE_CHECKING, Literal
 
 from vitscope.latency.device import Coefficients, Device, Overlap, Spill
+from vitscope.latency.least_squares import minimise, soft_l1
 from vitscope.latency.predict import is_vector, lane_macs
 from vitscope.latency.table import NetworkId, Row, Table
 
@@ -246,9 +247,8 @@ def fit(features: Features, mask: np.ndarray) -> Fit:
         jacobian = np.zeros((len(r), n + h))
         jacobian[:, :n] = (parts / total[:, None])[observed] * (weight / ROBUST)[:, None]
         jacobian[np.arange(len(r)), n + harness] = weight / ROBUST
-        soft = np.sqrt(np.sqrt(1.0 + r * r) + 1.0)  # sign(r)·sqrt(2(sqrt(1+r²)-1)) = sqrt(2)·r / soft
-        slope = np.where(r == 0, 1.0, np.sqrt(2.0) / soft - np.sqrt(2.0) * r * r / (2 * soft**3 * np.sqrt(1.0 + r * r)))
-        residual = np.concatenate([np.sqrt(2.0) * r / soft, (x[:n] - prior) / prior_sd, x[n:] / offset_sd])
+        soft, slope = soft_l1(r)
+        residual = np.concatenate([soft, (x[:n] - prior) / prior_sd, x[n:] / offset_sd])
         ridge = np.diag(np.concatenate([1.0 / prior_sd, 1.0 / offset_sd]))
         return residual, np.concatenate([jacobian * slope[:, None], ridge])
 
@@ -257,33 +257,9 @@ def fit(features: Features, mask: np.ndarray) -> Fit:
     starts = []
     for factor in START_FACTORS if features.candidate.overlap != "none" else (1.0,):
         starts.append(np.concatenate([prior + np.where(features.is_compute, np.log(factor), 0.0), np.zeros(h)]))
-    x = min((_levenberg_marquardt(problem, start) for start in starts), key=lambda found: found[0])[1]
+    x = min((minimise(problem, start) for start in starts), key=lambda found: found[0])[1]
     values: dict[Term, float] = {name: float(v) for name, v in zip(features.names, np.exp(x[:n]), strict=True)}
     return Fit(features.candidate, values, dict(zip(data.harnesses, map(float, x[n:]), strict=True)))
-
-
-def _levenberg_marquardt(
-    problem: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]], x: np.ndarray
-) -> tuple[float, np.ndarray]:
-    """The sum of squares at a bottom near `x`, and where it is."""
-    import numpy as np
-
-    damping = 1e-3
-    residual, jacobian = problem(x)
-    for _ in range(200):
-        normal = jacobian.T @ jacobian
-        step = np.linalg.solve(normal + damping * np.diag(np.diag(normal)), -jacobian.T @ residual)
-        tried, tried_jacobian = problem(x + step)
-        gain = float(residual @ residual - tried @ tried)
-        if gain > 0:
-            x, residual, jacobian, damping = x + step, tried, tried_jacobian, damping / 5
-            if gain < 1e-7:  # of some hundred: far below what six printed figures show
-                break
-        else:
-            damping *= 5
-            if damping > 1e9:
-                break
-    return float(residual @ residual), x
 
 
 def predicted_s(features: Features, fitted: Fit) -> np.ndarray:
