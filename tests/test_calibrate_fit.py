@@ -26,7 +26,7 @@ FLOOR_S = 3e-6
 TRUTH = ClassCosts(
     floor_s=FLOOR_S,
     tile=8,
-    memory=Memory(near_byte_s=2e-11, far_byte_s=8e-11, knee_bytes=2e6),
+    memory=Memory(near_byte_s=2e-11, far_byte_s=8e-11, knee_bytes=2e6, cold_byte_s=5e-11, lost_bytes=8e6),
     classes={
         "pointwise": ClassCost(start_s=2e-6, work_s=1 / 90e9, few_terms=12, few_rows=3),
         "depthwise": ClassCost(start_s=1e-6, work_s=1 / 20e9, few_terms=2, few_rows=5),
@@ -70,8 +70,10 @@ def timed(kernel: Kernel, factor: Callable[[Kernel], float] = lambda _: 1.0, noi
     own = TRUTH.kernel_s(kernel, 4)
     assert own is not None and kernel.geometry is not None
     sums = (add(kernel.geometry.out_channels, kernel.geometry.out_size[0]),) * 3
-    total = TRUTH.floor_s + 4 * own * factor(kernel) + 3 * (TRUTH.kernel_s(sums[0], 4) or 0)
-    return Timed(wanted=kernel, copies=4, kernels=(*(kernel,) * 4, *sums), seconds=total * exp(noise))
+    copies = (4, 12, 40)[kernel.writes % 3]  # of weights for a small, a middling and a large network
+    total = TRUTH.floor_s + copies * own * factor(kernel) + 3 * (TRUTH.kernel_s(sums[0], 4) or 0)
+    total += TRUTH.cold_s(4 * copies * kernel.weights)
+    return Timed(wanted=kernel, copies=copies, kernels=(*(kernel,) * copies, *sums), seconds=total * exp(noise))
 
 
 def test_known_costs_predict_what_they_have_not_seen() -> None:

@@ -25,7 +25,7 @@ from vitscope.latency.fields import Fields
 from vitscope.latency.geometry import Geometry, matmul_geometry, softmax_geometry
 from vitscope.latency.kernels import Kernel
 
-MEMORY = Memory(near_byte_s=1e-11, far_byte_s=1e-10, knee_bytes=1e6)
+MEMORY = Memory(near_byte_s=1e-11, far_byte_s=1e-10, knee_bytes=1e6, cold_byte_s=5e-11, lost_bytes=1e7)
 
 
 def pointwise(before: int, after: int, side: int, epilogue: tuple[str, ...] = ()) -> Kernel:
@@ -58,6 +58,12 @@ def test_a_kernel_takes_its_start_and_the_longer_of_computing_and_moving() -> No
     share = touched / (touched + 1e6)
     assert traffic == pytest.approx(touched * (1e-11 * (1 - share) + 1e-10 * share))
     assert COSTS.kernel_s(kernel, 4) == pytest.approx(start + max(compute, traffic))
+
+
+def test_weights_that_the_caches_have_lost_take_longer() -> None:
+    assert COSTS.cold_s(1e5) < 0.001 * 1e5 * MEMORY.cold_byte_s
+    assert COSTS.cold_s(1e7) == pytest.approx(0.5 * 1e7 * MEMORY.cold_byte_s)
+    assert COSTS.cold_s(1e9) == pytest.approx(1e9 * MEMORY.cold_byte_s, rel=1e-3)
 
 
 def test_channels_are_padded_to_the_tile() -> None:

@@ -44,7 +44,10 @@ _PRIORS = {
     "near": (1 / 40e9, 0.7),
     "far": (1 / 10e9, 0.7),
     "knee": (1e6, 1.0),
+    "cold": (1 / 20e9, 0.7),
+    "lost": (10e6, 1.0),
 }
+_MEMORY = ("near", "far", "knee", "cold", "lost")  # in the order of Memory's fields
 _FLOOR_SD = 0.05
 
 # Of the correction: how alike two kernels one unit apart are, how much of a factor is theirs, and how noisy one is, in ln.
@@ -66,6 +69,7 @@ class _Rows:
     terms: np.ndarray
     rows: np.ndarray
     touched: np.ndarray
+    weights: np.ndarray  # bytes
     fused: np.ndarray  # elements written × which fused operations, as a matrix (rows, fused classes)
 
 
@@ -112,6 +116,7 @@ def _rows(timed: Sequence[Timed], classes: Sequence[str], fused: Sequence[str], 
         terms=np.array([float(terms) for terms, _ in both]),
         rows=np.array([float(rows) for _, rows in both]),
         touched=np.array([float(element_bytes * (k.reads + k.writes + k.weights)) for *_, k in flat]),
+        weights=np.array([float(element_bytes * k.weights) for *_, k in flat]),
         fused=ends,
     )
 
@@ -131,22 +136,21 @@ def _fit_formula(
     ]
     prior = np.log([
         *[_PRIORS["start"][0]] * n, *[value for value, _ in work], *[_PRIORS["few_terms"][0]] * n,
-        *[_PRIORS["few_rows"][0]] * n, *[_PRIORS["fused"][0]] * f, _PRIORS["near"][0], _PRIORS["far"][0],
-        _PRIORS["knee"][0], floor_s,
+        *[_PRIORS["few_rows"][0]] * n, *[_PRIORS["fused"][0]] * f, *(_PRIORS[name][0] for name in _MEMORY), floor_s,
     ])  # fmt: skip
     sd = np.array([
         *[_PRIORS["start"][1]] * n, *[sd for _, sd in work], *[_PRIORS["few_terms"][1]] * n,
-        *[_PRIORS["few_rows"][1]] * n, *[_PRIORS["fused"][1]] * f, _PRIORS["near"][1], _PRIORS["far"][1],
-        _PRIORS["knee"][1], _FLOOR_SD,
+        *[_PRIORS["few_rows"][1]] * n, *[_PRIORS["fused"][1]] * f, *(_PRIORS[name][1] for name in _MEMORY), _FLOOR_SD,
     ])  # fmt: skip
     log_s = np.log([each.seconds for each in timed if each.seconds is not None])
     index = np.arange(len(rows.probe))
+    weights = np.bincount(rows.probe, rows.count * rows.weights, minlength=len(timed))
     has_terms, has_rows = rowed[rows.kind].astype(float), product[rows.kind].astype(float)
 
     def problem(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         value = np.exp(x)
         start, per, terms, few = value[:n], value[n : 2 * n], value[2 * n : 3 * n], value[3 * n : 4 * n]
-        ends, (near, far, knee, floor) = value[4 * n : 4 * n + f], value[4 * n + f :]
+        ends, (near, far, knee, cold, lost, floor) = value[4 * n : 4 * n + f], value[4 * n + f :]
         by_terms = has_terms * terms[rows.kind] / rows.terms
         by_rows = has_rows * few[rows.kind] / rows.rows
         main = per[rows.kind] * rows.work
@@ -157,19 +161,23 @@ def _fit_formula(
         traffic = rows.touched * (near + (far - near) * far_share)
         bound = whole >= traffic
         seconds = rows.count * (start[rows.kind] + np.maximum(whole, traffic))
-        total = floor + np.bincount(rows.probe, seconds, minlength=len(timed))
+        is_lost = weights**2 / (weights**2 + lost**2)
+        missed = weights * cold * is_lost
+        total = floor + np.bincount(rows.probe, seconds, minlength=len(timed)) + missed
         slopes = np.zeros((len(index), len(x)))
         slopes[index, rows.kind] = start[rows.kind]
         slopes[index, n + rows.kind] = np.where(bound, compute, 0)
         slopes[index, 2 * n + rows.kind] = np.where(bound, main * by_terms * (1 + by_rows), 0)
         slopes[index, 3 * n + rows.kind] = np.where(bound, main * (1 + by_terms) * by_rows, 0)
         slopes[:, 4 * n : 4 * n + f] = np.where(bound[:, None], epilogue, 0)
-        slopes[:, -4] = np.where(bound, 0, rows.touched * near * (1 - far_share))
-        slopes[:, -3] = np.where(bound, 0, rows.touched * far * far_share)
-        slopes[:, -2] = np.where(bound, 0, -rows.touched * (far - near) * far_share * (1 - far_share))
+        slopes[:, -6] = np.where(bound, 0, rows.touched * near * (1 - far_share))
+        slopes[:, -5] = np.where(bound, 0, rows.touched * far * far_share)
+        slopes[:, -4] = np.where(bound, 0, -rows.touched * (far - near) * far_share * (1 - far_share))
         slopes *= rows.count[:, None]
         jacobian = np.zeros((len(timed), len(x)))
         np.add.at(jacobian, rows.probe, slopes)
+        jacobian[:, -3] = missed
+        jacobian[:, -2] = -2 * missed * (1 - is_lost)
         jacobian[:, -1] = floor
         residual, slope = soft_l1((np.log(total) - log_s) / _ROBUST)
         jacobian *= (slope / total / _ROBUST)[:, None]
@@ -185,11 +193,11 @@ def _fit_formula(
         for i, name in enumerate(classes)
     }  # fmt: skip
     made |= {FUSED + name: ClassCost(start_s=0.0, work_s=value[4 * n + i]) for i, name in enumerate(fused)}
-    near, far, knee, floor = value[4 * n + f :]
-    return squares, ClassCosts(floor, tile, Memory(near, far, knee), made, {})
+    *memory, floor = value[4 * n + f :]
+    return squares, ClassCosts(floor, tile, Memory(*memory), made, {})
 
 
-def total_s(costs: ClassCosts, kernels: Iterable[Kernel], element_bytes: int) -> float | None:
+def total_s(costs: ClassCosts, kernels: Sequence[Kernel], element_bytes: int) -> float | None:
     """Seconds of a network of `kernels`; None where one of them is of a class that was never timed."""
     total = costs.floor_s
     for kernel, count in Counter(kernels).items():
@@ -197,7 +205,11 @@ def total_s(costs: ClassCosts, kernels: Iterable[Kernel], element_bytes: int) ->
         if seconds is None:
             return None
         total += count * seconds
-    return total
+    return total + costs.cold_s(_weight_bytes(kernels, element_bytes))
+
+
+def _weight_bytes(kernels: Iterable[Kernel], element_bytes: int) -> int:
+    return element_bytes * sum(kernel.weights for kernel in kernels)
 
 
 def residuals(
@@ -219,8 +231,9 @@ def residuals(
                 sizes.add(kernel.geometry)
             else:
                 others += seconds
-        left = each.seconds - others - costs.floor_s
-        if own > _SHARE * (own + others + costs.floor_s) and left > 0:
+        others += costs.floor_s + costs.cold_s(_weight_bytes(each.kernels, element_bytes))
+        left = each.seconds - others
+        if own > _SHARE * (own + others) and left > 0:
             factor = max(-_LARGEST, min(_LARGEST, log(left / own)))
             found.setdefault(name, []).extend((axes_of(size), factor) for size in sizes)
     return found

@@ -1,7 +1,8 @@
 """Probe: a few copies of one kernel as a small network, so that a runtime meets the kernel as it does in a network.
 
-Copies have weights of their own: together they fill more than a core's own cache, as the weights of a network do, and no
-runtime finds two of them to be one. They stand in a chain where the sizes allow it, and are added up where they do not.
+Copies have weights of their own, so that no runtime finds two of them to be one. Some probes have as many as a small
+network, others as a large one, whose weights the caches have lost when the next inference asks for them. Copies stand in
+a chain where the sizes allow it, and are added up where they do not.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import ceil, isqrt
+from zlib import crc32
 
 import torch
 from torch import Tensor, nn
@@ -24,9 +26,9 @@ from vitscope.latency.runtime import FusionRules
 
 Size = tuple[int, int, int]  # (C, H, W) of the input
 
-_WEIGHT_BYTES = 1.5e6  # of all copies together: more than the cache next to a core
+_WEIGHT_BYTES = (2e6, 8e6, 32e6, 32e6)  # of all copies together: probes take these in turn
 _LEAST_S, _MOST_S = 150e-6, 30e-3  # roughly, of all copies together
-_MOST_COPIES = 12
+_MOST_COPIES, _MOST_COPIES_OF_WEIGHTS = 12, 48
 
 ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
@@ -102,8 +104,11 @@ def _same(found: Kernel, wanted: Kernel) -> bool:
 
 def _copies(kernel: Kernel) -> int:
     one = rough_s(kernel)
-    wanted = max(2, ceil(_LEAST_S / one), ceil(_WEIGHT_BYTES / (4 * kernel.weights)) if kernel.weights else 0)
-    return max(1, min(wanted, _MOST_COPIES, int(_MOST_S / one)))
+    wanted = min(_MOST_COPIES, max(2, ceil(_LEAST_S / one)))
+    if kernel.weights:
+        weight_bytes = _WEIGHT_BYTES[crc32(repr(kernel.geometry).encode()) % len(_WEIGHT_BYTES)]
+        wanted = max(wanted, min(_MOST_COPIES_OF_WEIGHTS, ceil(weight_bytes / (4 * kernel.weights))))
+    return max(1, min(wanted, int(_MOST_S / one)))
 
 
 def _build(kernel: Kernel, size: Geometry, copies: int, batch: int) -> tuple[nn.Module, Size] | None:

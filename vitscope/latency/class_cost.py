@@ -37,15 +37,22 @@ class ClassCost:
 @dataclass(frozen=True, slots=True)
 class Memory:
     """Seconds per byte by how much a kernel touches: `near_byte_s` while that is much less than `knee_bytes`, and
-    `far_byte_s` when it is much more."""
+    `far_byte_s` when it is much more. Every inference reads all weights of a network once more: when they are much more
+    than `lost_bytes` together the caches hold none of them by then, and each byte takes `cold_byte_s` longer."""
 
     near_byte_s: float
     far_byte_s: float
     knee_bytes: float
+    cold_byte_s: float
+    lost_bytes: float
 
     def byte_s(self, touched_bytes: float) -> float:
         far = touched_bytes / (touched_bytes + self.knee_bytes) if touched_bytes else 0.0
         return self.near_byte_s + (self.far_byte_s - self.near_byte_s) * far
+
+    def weight_byte_s(self, weight_bytes: float) -> float:
+        """What a byte of weights takes longer in a network that has `weight_bytes` of them."""
+        return self.cold_byte_s * weight_bytes**2 / (weight_bytes**2 + self.lost_bytes**2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +112,8 @@ class ClassCosts:
         return touched * self.memory.byte_s(touched)
 
     def kernel_s(self, kernel: Kernel, element_bytes: int) -> float | None:
-        """Seconds of `kernel`; None for one of a class that was never timed, or whose sizes are not known."""
+        """Seconds of `kernel` in a network of few weights; None for one of a class that was never timed, or whose sizes
+        are not known. What more weights cost is `cold_s` of all together."""
         parts = self.parts(kernel, element_bytes)
         if parts is None:
             return None
@@ -115,6 +123,10 @@ class ClassCosts:
         if correction is not None and kernel.geometry is not None:
             seconds *= exp(correction.log_factor(axes_of(kernel.geometry)))
         return max(0.0, seconds * self.scale + self.more_s)
+
+    def cold_s(self, weight_bytes: float) -> float:
+        """Seconds that the weights of a network take because the caches do not hold them from the last inference."""
+        return weight_bytes * self.memory.weight_byte_s(weight_bytes)
 
     def parts(self, kernel: Kernel, element_bytes: int) -> tuple[float, float, float] | None:
         """(start, compute, traffic) in seconds by the formula alone."""

@@ -15,7 +15,8 @@ def class_lines(costs: ClassCosts) -> list[str]:
         f"    floor_s: {_text(costs.floor_s)}",
         f"    tile: {costs.tile}",
         f"    memory: {{near_byte_s: {_text(memory.near_byte_s)}, far_byte_s: {_text(memory.far_byte_s)}, "
-        f"knee_bytes: {_text(memory.knee_bytes)}}}",
+        f"knee_bytes: {_text(memory.knee_bytes)}, cold_byte_s: {_text(memory.cold_byte_s)}, "
+        f"lost_bytes: {_text(memory.lost_bytes)}}}",
     ]
     if (costs.scale, costs.more_s) != (1.0, 0.0):
         lines.append(f"    refined: {{scale: {_text(costs.scale)}, more_s: {_text(costs.more_s)}}}")
@@ -37,8 +38,9 @@ def parse_classes(part: Fields) -> ClassCosts:
     """What `class_lines` wrote. Raises UsageError with the place of what is wrong."""
     memory = part.record("memory")
     found = Memory(
-        memory.number("near_byte_s"), memory.number("far_byte_s"), memory.number("knee_bytes", positive=True)
-    )
+        memory.number("near_byte_s"), memory.number("far_byte_s"), memory.number("knee_bytes", positive=True),
+        memory.number("cold_byte_s"), memory.number("lost_bytes", positive=True),
+    )  # fmt: skip
     memory.done()
     section = part.record("costs")
     classes = {}

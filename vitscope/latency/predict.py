@@ -175,6 +175,9 @@ def predict(device: Device, graphs: Sequence[Graph]) -> Prediction:
     """
     costs = [segment_cost(device, graph) for graph in graphs]
     shares = _shares(costs)
+    if device.classes is not None:
+        weight_byte_s = device.classes.memory.weight_byte_s(sum(cost.weight_bytes for cost in costs))
+        shares = tuple(share + cost.weight_bytes * weight_byte_s for share, cost in zip(shares, costs, strict=True))
     floor = device.floor_s
     total = floor + sum(shares)
     unknown = sum(cost.unknown_bytes for cost in costs)
