@@ -28,7 +28,8 @@ from vitscope.measure.plan import Failure, Network, cases, parse_numbers, parse_
 from vitscope.measure.record import Attribution, BlockTime, Condition, Measurement, Protocol, Summary
 from vitscope.measure.saved import read_measurement
 from vitscope.measure.session import Round
-from vitscope.report.measure import breakdown_tables, measure_table, part_times, row_times
+from vitscope.report.breakdown import breakdown_tables, part_times, row_times
+from vitscope.report.measure import measure_table
 
 SHORT = ("--processes", "2", "--block", "10ms")
 TINY = """

@@ -11,7 +11,8 @@ from vitscope.export.artifact import Artifact
 from vitscope.measure.channel import Job
 from vitscope.measure.record import Attribution, BlockTime, Condition, Measurement, Protocol, Summary
 from vitscope.measure.session import Step
-from vitscope.report.measure import breakdown_tables, warning_lines
+from vitscope.report.breakdown import breakdown_tables
+from vitscope.report.measure import warning_lines
 
 CONDITION = Condition(
     model="net", digest="d", form="deploy", input_shape=(1, 3, 8, 8), precision="fp32", format="onnx", weights="random",

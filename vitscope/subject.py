@@ -69,7 +69,7 @@ def load_subject(
 ) -> Subject:
     """The Subject that `model` names, as it is named in `profile`; a file of ONNX is exported already and is refused.
 
-    Without `weights` (a checkpoint) the values are random from a fixed seed, made to resemble trained ones (`wake`,
+    Without `weights` (a checkpoint) the values are random from a fixed seed, made to resemble trained ones (`spread_constants`,
     `take_statistics`): the number of operations does not depend on values, but denormals, fp16 overflows, ranges of
     quantisation, and whether a comparison with PyTorch can see a mistake do.
 
@@ -98,7 +98,7 @@ def subject_of_spec(
         load_weights(module, weights)  # type: ignore[arg-type]
         said = weights
     else:
-        wake(module)
+        spread_constants(module)
         take_statistics(module, spec.input)
     return Subject(
         name=name or spec.name,
@@ -145,7 +145,7 @@ def _foreign(
     random = source.kind != "python" and not (kwargs or {}).get("pretrained")
     try:
         if random:
-            wake(built.module)
+            spread_constants(built.module)
             take_statistics(built.module, size)
     except Exception as error:
         raise UsageError(_refusal(model, size, error)) from error
@@ -179,7 +179,7 @@ def subject_of(module: nn.Module, size: Size, *, name: str = "", form: Form = "d
     )  # fmt: skip
 
 
-def wake(module: nn.Module) -> None:
+def spread_constants(module: nn.Module) -> None:
     """Give every parameter that is one value throughout a spread, as training would, from the global seed.
 
     A layer scale of 1e-5 makes a block idle: folded into the weights it leaves what half precision cannot hold, and no

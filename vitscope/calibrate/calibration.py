@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from math import log
 from random import Random
 from statistics import median
 from typing import Literal
@@ -27,8 +26,8 @@ from vitscope.latency.runtime import FusionRules
 from vitscope.measure.channel import MeasureError
 
 _FIRST, _GROWTH = 96, 1.5  # kernels of the first round, and how many times as many are timed after each further one
-_HELD_OUT = 40
-_FLAT = 0.003  # of the held-out error, in its own unit, that a doubling must bring
+_HELD_OUT = 60
+_FLAT, _FLAT_ROUNDS = 0.005, 3  # the held-out error has stopped falling when so many rounds have not brought it so far down
 _FITTING_S = 40.0  # of the budget, kept for the fits and the held-out report
 
 
@@ -130,11 +129,8 @@ def calibrate(
             if found:
                 curve.append(Learned(sum(each.seconds is not None for each in train), sum(found) / len(found)))
                 errors = _class_errors(costs, [*train, *held], size)
-            if len(curve) > 1 and not ended:
-                before, now = curve[-2], curve[-1]
-                doublings = log(now.kernels / before.kernels) / log(2) if now.kernels > before.kernels else 1.0
-                if (before.error - now.error) / doublings < _FLAT:
-                    ended = "the error of kernels held out stopped falling"
+            if not ended and _is_flat(curve):
+                ended = "the error of kernels held out stopped falling"
             number = int(number * _GROWTH)
         opened = timer.opened
 
@@ -197,6 +193,13 @@ def _class_errors(costs: ClassCosts, timed: Iterable[Timed], size: int) -> dict[
     for each in timed:
         by.setdefault(class_of(each.wanted), []).extend(_errors(formula, [each], size))
     return {name: max(0.02, median(errors)) for name, errors in by.items() if errors}
+
+
+def _is_flat(curve: Sequence[Learned]) -> bool:
+    """Whether the last rounds have not brought the error below what it was before them. One round says little: few kernels
+    are held out, and the next ones timed may be of a class that none of these has."""
+    earlier, last = curve[:-_FLAT_ROUNDS], curve[-_FLAT_ROUNDS:]
+    return bool(earlier) and min(each.error for each in last) > min(each.error for each in earlier) - _FLAT
 
 
 def _chosen(held_out: Iterable[HeldOut], corrected: frozenset[str]) -> Iterable[HeldOut]:

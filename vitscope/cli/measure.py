@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vitscope.cli.book import Book
 from vitscope.cli.measuring import PROFILE_RUNS, Conditions, Found, Results, Run, in_order
 from vitscope.cli.options import (
     Affinity,
@@ -45,6 +44,7 @@ from vitscope.cli.options import (
     parse_resolutions,
 )
 from vitscope.cli.progress import Progress
+from vitscope.cli.results_file import ResultsFile
 from vitscope.errors import UsageError
 
 if TYPE_CHECKING:
@@ -174,9 +174,9 @@ def measure(
             progress.clear()
             _emit_plan(found, run, chosen, output, force)
             return 3 if found.missing else 0
-        book = None if append is None else Book(append, run.protocol, run.target, found.there, again)
+        file = None if append is None else ResultsFile(append, run.protocol, run.target, found.there, again)
         outcomes = run.outcomes(
-            found, progress, together=together, book=book, profile_runs=PROFILE_RUNS if by is not None else 0,
+            found, progress, together=together, file=file, profile_runs=PROFILE_RUNS if by is not None else 0,
             gate=_gate(run.target, run.protocol) if fail_on_fallback else None,
         )  # fmt: skip
         for case, one in outcomes:
@@ -191,8 +191,8 @@ def measure(
         progress.clear()
         run.target.close()
     results = in_order(found.cases, iter(finished))
-    if book is not None:
-        _say_of_book(book)
+    if file is not None:
+        _say_of_file(file)
     _emit(results, by, chosen, output, force)
     return results.exit_code
 
@@ -291,19 +291,20 @@ def _rows(count: int) -> str:
     return f"{count} row{'' if count == 1 else 's'}"
 
 
-def _say_of_book(book: Book) -> None:
+def _say_of_file(file: ResultsFile) -> None:
     lines = []
-    if book.kept_rows:
-        lines.append(f"{book.path}: measured already, {_rows(book.kept_rows)} kept; --again repeats")
-    if book.added:
-        lines.append(f"{book.path}: {_rows(book.added)} added, samples in {book.path.stem}.samples")
+    if file.kept_rows:
+        lines.append(f"{file.path}: measured already, {_rows(file.kept_rows)} kept; --again repeats")
+    if file.added:
+        lines.append(f"{file.path}: {_rows(file.added)} added, samples in {file.path.stem}.samples")
     for line in lines:
         print(line, file=sys.stderr)
 
 
 def _emit(results: Results, by: Part | None, chosen: Format, output: Path | None, force: bool) -> None:
     from vitscope.cli.output import emit, emit_tables
-    from vitscope.report.measure import breakdown_tables, measure_table, measurements_csv, measurements_json
+    from vitscope.report.breakdown import breakdown_tables
+    from vitscope.report.measure import measure_table, measurements_csv, measurements_json
 
     measured, failures = results.measurements, results.failures
     if chosen is Format.json:
@@ -319,7 +320,7 @@ def _emit(results: Results, by: Part | None, chosen: Format, output: Path | None
 def _emit_plan(found: Found, run: Run, chosen: Format, output: Path | None, force: bool) -> None:
     """What a run would do, and the least that it would take."""
     from vitscope.cli.output import emit, emit_tables
-    from vitscope.report.measure import plan_csv, plan_json, plan_table
+    from vitscope.report.plan import plan_csv, plan_json, plan_table
 
     what = found.cases, found.there, found.missing
     if chosen is Format.json:

@@ -10,8 +10,8 @@ from vitscope.cli.options import Unit
 from vitscope.errors import UnavailableError, UsageError, VitscopeError
 
 if TYPE_CHECKING:
-    from vitscope.cli.book import Book
     from vitscope.cli.progress import Progress
+    from vitscope.cli.results_file import ResultsFile
     from vitscope.measure.channel import Job
     from vitscope.measure.channel import Target as TargetRecord
     from vitscope.measure.plan import Case, Failure, Network
@@ -280,7 +280,7 @@ def run_cases(
     options: tuple[tuple[str, str], ...] = (),
     together: int = 8,
     profile_runs: int = 0,
-    book: Book | None = None,
+    file: ResultsFile | None = None,
     gate: Callable[[Job], None] | None = None,
 ) -> Iterator[tuple[Case, Measurement | Failure]]:
     """Export and measure `cases`, `together` at a time: so many take turns in random order, and finish together.
@@ -303,9 +303,9 @@ def run_cases(
             try:
                 with after_the_converter(), silenced():  # also what the tools print when they are imported
                     job = exporter.job(case, affinity, options)
-                if book is not None and book.done(job):
-                    book.kept_rows += 1
-                    if (known := book.read(job)) is not None:
+                if file is not None and file.done(job):
+                    file.kept_rows += 1
+                    if (known := file.read(job)) is not None:
                         yield case, known
                     continue
                 facts[job] = facts_of(case.network)
@@ -316,7 +316,7 @@ def run_cases(
             continue
         session = measure(
             list(jobs), target, protocol, profile_runs=profile_runs, accept=_accept(facts),
-            kept={job: book.kept(job) for job in jobs} if book else None, on_round=book.keep if book else None,
+            kept={job: file.kept(job) for job in jobs} if file else None, on_round=file.keep if file else None,
             on_progress=lambda step, start=start: progress.step(step, start, len(cases)),
         )  # fmt: skip
         for outcome in session:
@@ -324,8 +324,8 @@ def run_cases(
             if isinstance(outcome, Failed):
                 yield from ((case, Failure.of(case, outcome.error)) for case in sharing)
                 continue
-            if book is not None:
-                book.add(outcome.measurement, facts[outcome.job])
+            if file is not None:
+                file.add(outcome.measurement, facts[outcome.job])
             yield from ((case, outcome.measurement) for case in sharing)
             if gate is not None:
                 try:

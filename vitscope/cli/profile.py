@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vitscope.cli.beside import asked, measure_beside
+from vitscope.cli.measure_flag import asked, measure_beside
 from vitscope.cli.measuring import PROFILE_RUNS, Conditions
 from vitscope.cli.options import (
     Affinity,

@@ -84,6 +84,8 @@ def export(subject: Subject, format: str, path: Path, precision: Precision = "fp
         adapter = cast(Adapter, importlib.import_module(known.adapter))
         written = adapter.write(subject, path, precision)
     except ImportError as error:
+        if (error.name or "").partition(".")[0] == "vitscope":
+            raise  # our own fault, which no package cures
         cure = f'pip install "vitscope[{known.extra}]"' if known.extra else "a complete install of torch"
         raise UnavailableError(f"{known.title} cannot be written: {error} ({cure})") from error
     return Artifact(

@@ -1,24 +1,22 @@
-"""Measurements as a table for people, where the time went by block, and JSON with every sample for programs."""
+"""Measurements as a table for people, as CSV, and as JSON with every sample for programs."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any, Literal
 
 from vitscope import __version__
-from vitscope.export.artifact import block_of
-from vitscope.measure.plan import Case, Failure
-from vitscope.measure.record import Attribution, Condition, Measurement, Protocol
+from vitscope.measure.plan import Failure
+from vitscope.measure.record import Condition, Measurement
 from vitscope.report.table import Column, Row, Table
-from vitscope.units import UNKNOWN, fixed_milliseconds, milliseconds, percent, seconds
+from vitscope.units import UNKNOWN, fixed_milliseconds, milliseconds, percent
 
 SCHEMA_VERSION = 1
 _LEFT: Literal["left"] = "left"
 _NAMED = 3  # rows that a warning names before it counts the rest
-UNEXPLAINED = "(unexplained)"
 
 
 def measure_table(measurements: Sequence[Measurement], failures: Sequence[Failure] = ()) -> Table:
@@ -148,91 +146,6 @@ def note_lines(measurements: Sequence[Measurement]) -> list[str]:
     return lines
 
 
-# ---- where the time went
-
-
-def stage_of(path: str) -> str:
-    """The part of a network that a block stands in: `stages.2` of `stages.2.blocks.3`, `layer1` of `layer1.0`."""
-    parts = path.split(".")
-    return ".".join(parts[: 2 if len(parts) > 2 else 1])
-
-
-def part_times(attribution: Attribution, by: str = "block") -> dict[str, tuple[float, str]]:
-    """Seconds and unit of each block, or stage, in the order of the network; what no block explains comes last."""
-    found: dict[str, tuple[float, str]] = {}
-    for block in attribution.blocks:
-        name = UNEXPLAINED if block.path is None else stage_of(block.path) if by == "stage" else block.path
-        seconds, unit = found.get(name, (0.0, block.unit))
-        units = dict.fromkeys(u for u in [*unit.split("+"), *block.unit.split("+")] if u)
-        found[name] = (seconds + block.seconds, "+".join(units))
-    if UNEXPLAINED in found:
-        found[UNEXPLAINED] = found.pop(UNEXPLAINED)
-    return found
-
-
-def row_times(paths: Sequence[str], m: Measurement) -> dict[str, float]:
-    """Seconds of each of `paths`, the rows of a profile, and of `UNEXPLAINED`; empty where the runtime tells nothing.
-
-    A block's time goes to the row that it is or lies in, so that the rows add up to the median.
-    """
-    found: dict[str, float] = {}
-    for block in m.attribution.blocks if m.attribution is not None else ():
-        row = None if block.path is None else block_of(block.path, tuple(paths))
-        found[row or UNEXPLAINED] = found.get(row or UNEXPLAINED, 0.0) + block.seconds
-    return found
-
-
-def breakdown_tables(measurements: Sequence[Measurement], by: str) -> list[Table]:
-    """One table a network: rows are its blocks or stages, columns what was measured of it. Columns add up."""
-    networks: dict[tuple[str, str, tuple[int, ...]], list[Measurement]] = {}
-    for m in measurements:
-        c = m.condition
-        networks.setdefault((c.model, c.digest, c.input_shape), []).append(m)
-    return [_breakdown(group, by) for group in networks.values()]
-
-
-def _breakdown(group: Sequence[Measurement], by: str) -> Table:
-    told = [m for m in group if m.attribution is not None]
-    columns, notes = [Column(by, _LEFT)], []
-    times: list[dict[str, tuple[float, str]]] = []
-    for m in told:
-        assert m.attribution is not None
-        times.append(part_times(m.attribution, by))
-        columns += [Column(column_title(m, group)), Column("share")]
-        columns += [Column("unit", _LEFT)] if _tells_units(m, times[-1]) else []
-        notes.append(attribution_text(m))
-    notes += dict.fromkeys(attribution_text(m) for m in group if m.attribution is None)
-    paths = list(dict.fromkeys(path for column in times for path in column if path != UNEXPLAINED))
-    paths += [UNEXPLAINED] if any(UNEXPLAINED in column for column in times) else []
-    rows = [Row(_part_cells(path, times, told), style="dim" if path == UNEXPLAINED else "") for path in paths]
-    total = ["total"]
-    for m, column in zip(told, times, strict=True):
-        total += [fixed_milliseconds(m.summary.latency_p50_s), "100%"]
-        total += [""] if _tells_units(m, column) else []
-    c = group[0].condition
-    title = f"{c.model} · {'×'.join(map(str, c.input_shape))} · {c.form} form: where the time went"
-    return Table(
-        tuple(columns), tuple(rows), title=title, footer=(Row(tuple(total)),) if told else (), notes=tuple(notes)
-    )
-
-
-def _part_cells(
-    path: str, times: Sequence[dict[str, tuple[float, str]]], told: Sequence[Measurement]
-) -> tuple[str, ...]:
-    cells = [path]
-    for m, column in zip(told, times, strict=True):
-        seconds, unit = column.get(path, (None, ""))
-        share = None if seconds is None else seconds / m.summary.latency_p50_s
-        cells += [fixed_milliseconds(seconds), percent(share)]
-        cells += [unit] if _tells_units(m, column) else []
-    return tuple(cells)
-
-
-def _tells_units(m: Measurement, times: Mapping[str, tuple[float, str]]) -> bool:
-    """Whether some part ran elsewhere than the row says: Core ML's plan does, a CPU's profile has nothing to add."""
-    return any(unit not in ("", m.condition.unit) for _, unit in times.values())
-
-
 def runtime_among(m: Measurement, beside: Sequence[Measurement]) -> str:
     """The runtime of `m`, with what tells it from the others of `beside`: `onnxruntime int8 4 threads`."""
     tells: tuple[Callable[[Condition], str], ...] = (
@@ -243,94 +156,6 @@ def runtime_among(m: Measurement, beside: Sequence[Measurement]) -> str:
     )
     parts = [tell(m.condition) for tell in tells if len({tell(other.condition) for other in beside}) > 1]
     return " ".join([m.condition.runtime, *(part for part in parts if part)])
-
-
-def column_title(m: Measurement, beside: Sequence[Measurement]) -> str:
-    """What heads the seconds of `m` beside those of others: `onnxruntime int8, measured`."""
-    return f"{runtime_among(m, beside)}, {m.attribution.how if m.attribution is not None else 'measured'}"
-
-
-def attribution_text(m: Measurement) -> str:
-    """One line: whose profile the shares are of, how they were had, and what they leave unexplained."""
-    a = m.attribution
-    if a is None:
-        said = next((note for note in m.notes if note.startswith("where the time went")), "")
-        return f"{m.condition.runtime}: {said or 'the runtime does not tell the time of its operations'}"
-    how = (
-        f"each operation timed by {a.source}"
-        if a.how == "measured"
-        else f"estimated from the cost weights of {a.source}"
-    )
-    text = f"{m.condition.runtime}: {how}, scaled to the median of the unprofiled runs; {percent(a.unexplained)} unexplained"
-    if a.how == "measured" and a.profiled_s:
-        text += f" (the profiled run took {milliseconds(a.profiled_s)})"
-    return text
-
-
-# ---- for programs
-
-
-def plan_table(
-    cases: Sequence[Case], there: Mapping[str, str], missing: Mapping[str, Exception], target: str, protocol: Protocol
-) -> Table:
-    """What would be measured, what is missing for the rest, and the least time that it takes."""
-    columns = [Column("model", _LEFT), Column("runtime", _LEFT), Column("precision", _LEFT), Column("unit", _LEFT)]
-    columns += [Column("threads"), Column("file", _LEFT), Column("", _LEFT)]
-    rows = []
-    for case in cases:
-        version = there.get(case.runtime)
-        runtime = case.runtime if version is None else f"{case.runtime} {version}"
-        state = "would be measured" if version is not None else str(missing[case.runtime])
-        cells = (case.network.label, runtime, case.precision, case.unit, str(case.threads), case.format, state)
-        rows.append(Row(cells, style="" if version is not None else "bad"))
-    least = least_s(cases, there, protocol)
-    note = (
-        f"{sum(case.runtime in there for case in cases)} rows of {protocol.processes} processes: at least "
-        f"{seconds(least)} of warm-up and samples, beside exporting and loading"
-    )
-    return Table(tuple(columns), tuple(rows), title=f"to be measured on {target}", notes=(note,))
-
-
-def least_s(cases: Sequence[Case], there: Mapping[str, str], protocol: Protocol) -> float:
-    """Seconds that the warm-ups and blocks of a plan take when every network is quick."""
-    rows = sum(case.runtime in there for case in cases)
-    return rows * protocol.processes * (protocol.warm_s + protocol.blocks * protocol.block_s)
-
-
-def plan_json(
-    cases: Sequence[Case], there: Mapping[str, str], missing: Mapping[str, Exception], target: str, protocol: Protocol
-) -> dict[str, Any]:
-    """The plan with its protocol; `missing` is null where the runtime is there."""
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "vitscope_version": __version__,
-        "target": target,
-        "protocol": asdict(protocol),
-        "least_s": least_s(cases, there, protocol),
-        "cases": list(_plan_rows(cases, there, missing)),
-    }
-
-
-def plan_csv(cases: Sequence[Case], there: Mapping[str, str], missing: Mapping[str, Exception]) -> str:
-    """One line a case."""
-    text = io.StringIO()
-    rows = list(_plan_rows(cases, there, missing))
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
-
-
-def _plan_rows(
-    cases: Sequence[Case], there: Mapping[str, str], missing: Mapping[str, Exception]
-) -> Iterator[dict[str, Any]]:
-    for case in cases:
-        yield {
-            "model": case.network.label, "form": case.network.form, "batch": case.network.batch,
-            "runtime": case.runtime, "runtime_version": there.get(case.runtime), "precision": case.precision,
-            "unit": case.unit, "threads": case.threads, "format": case.format,
-            "missing": str(missing[case.runtime]) if case.runtime in missing else None,
-        }  # fmt: skip
 
 
 def measurement_json(m: Measurement) -> dict[str, Any]:

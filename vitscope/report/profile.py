@@ -14,15 +14,8 @@ from vitscope.cost.mes import Mes
 from vitscope.latency.predict import Prediction
 from vitscope.measure.record import Measurement
 from vitscope.profile import Profile, Row
-from vitscope.report.measure import (
-    UNEXPLAINED,
-    attribution_text,
-    column_title,
-    measurement_json,
-    measurement_text,
-    row_times,
-    warning_lines,
-)
+from vitscope.report.breakdown import UNEXPLAINED, attribution_text, column_title, row_times
+from vitscope.report.measure import measurement_json, measurement_text, warning_lines
 from vitscope.report.table import Column, Table
 from vitscope.report.table import Row as Line
 from vitscope.spec.value import Reported

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from vitscope.measure.session import Round
 
 
-class Book:
+class ResultsFile:
     """A results file: what it holds is not measured again, what was interrupted goes on, what is finished is added."""
 
     def __init__(
