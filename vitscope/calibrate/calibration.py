@@ -27,7 +27,10 @@ from vitscope.measure.channel import MeasureError
 
 _FIRST, _GROWTH = 96, 1.5  # kernels of the first round, and how many times as many are timed after each further one
 _HELD_OUT = 60
-_FLAT, _FLAT_ROUNDS = 0.005, 3  # the held-out error has stopped falling when so many rounds have not brought it so far down
+_FLAT, _FLAT_ROUNDS = (
+    0.005,
+    3,
+)  # the held-out error has stopped falling when so many rounds have not brought it so far down
 _FITTING_S = 40.0  # of the budget, kept for the fits and the held-out report
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,14 +17,16 @@ from vitscope.export.cache import MODULE, written
 from vitscope.export.interrupt import after_the_converter
 from vitscope.measure.channel import Channel, Job, Samples
 from vitscope.measure.pipe import RunnerChannel
+from vitscope.measure.record import Protocol
 from vitscope.measure.runtimes import RUNTIMES
+from vitscope.measure.speed import Speed
 from vitscope.subject import subject_of
 
 _WARM_S, _WARM_RUNS, _WARM_LIMIT_S = 0.02, 4, 1.0
 _BLOCK_S, _BLOCK_RUNS = 0.1, 12
 _TOLERANCE = 0.05
-_SLOWED = 0.10  # a core this much slower than at its best beside a block: the block is measured again
-_RETRIES = 3
+_LIMITS = Protocol()  # its limits of what counts as slowed by something else: the block is measured again
+_RETRIES = 4
 _PROBES_A_PROCESS = 40  # then a fresh one, since memory that lies badly stays so for the life of a process
 
 
@@ -38,7 +39,7 @@ class Timer:
         self.opened: Any = None
         self._channel: Channel | None = None
         self._number = 0
-        self._best_probe_s = math.inf
+        self._speed = Speed()
 
     def __enter__(self) -> Timer:
         return self
@@ -89,20 +90,16 @@ class Timer:
         return self._channel
 
     def _measure(self, channel: Channel) -> tuple[tuple[float, ...], bool]:
-        """The samples of the block beside which the core was fastest, and whether it was slow there too."""
+        """The samples of the first block that nothing slowed; else of the fastest, and that it was slowed."""
         channel.warm(_WARM_S, _WARM_RUNS, _TOLERANCE, _WARM_LIMIT_S)
-        best: tuple[float, Samples] | None = None
+        blocks: list[Samples] = []
         for _ in range(_RETRIES):
-            block = channel.block(_BLOCK_S, _BLOCK_RUNS)
-            probes = [time for time in (block.before.probe_s, block.after.probe_s) if time]
-            worst = max(probes, default=0.0)
-            self._best_probe_s = min([*probes, self._best_probe_s])
-            if best is None or worst < best[0]:
-                best = worst, block
-            if worst <= (1 + _SLOWED) * self._best_probe_s:
-                break
-        assert best is not None
-        return best[1].samples_s, bool(best[0]) and best[0] > (1 + _SLOWED) * self._best_probe_s
+            blocks.append(channel.block(_BLOCK_S, _BLOCK_RUNS))
+            around = (blocks[-1].before, blocks[-1].after)
+            self._speed.read(around)
+            if not self._speed.is_slowed(around, _LIMITS):
+                return blocks[-1].samples_s, False
+        return min(blocks, key=lambda block: median(block.samples_s)).samples_s, True
 
     def _close(self) -> None:
         if self._channel is not None:

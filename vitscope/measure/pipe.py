@@ -285,5 +285,6 @@ def _state(data: Mapping[str, Any]) -> State:
     status = data.get("thermal_status")
     return State(
         clock_hz=number("clock_hz"), temperature_c=number("temperature_c"), load=number("load"),
-        probe_s=number("probe_s"), thermal_status=None if status is None else str(status),
+        probe_s=number("probe_s"), memory_probe_s=number("memory_probe_s"),
+        thermal_status=None if status is None else str(status),
     )  # fmt: skip

@@ -48,6 +48,9 @@ class State:
     thermal_status: str | None = None
     load: float | None = None  # 1 minute load average of the machine
     probe_s: float | None = None  # of a fixed computation: tells a change of speed where no clock can be read
+    memory_probe_s: float | None = (
+        None  # of a fixed copy: tells who else uses the memory and the caches that cores share
+    )
 
 
 UNREAD = State()
@@ -85,6 +88,7 @@ class Protocol:
     warm_limit_s: float = 10.0
     seed: int = 0
     slowed: float = 0.10  # a core this much slower than at its best, before or after a block: the process is set aside
+    memory_slowed: float = 0.20  # likewise a memory this much slower than it usually was
     retries: int = 5  # processes of a row that are set aside at most, each for another one
     timeout_s: float = 120.0  # for one answer of the runner
 
@@ -145,7 +149,7 @@ class Summary:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
     """One model under one condition. `warnings` advise; `unstable` says that a repetition may not agree. `set_aside` are
-    blocks of processes that something else slowed, by the probe and not by their own figures: kept, and not counted."""
+    blocks of processes that something else slowed, by the probes and not by their own figures: kept, and not counted."""
 
     condition: Condition
     protocol: Protocol

@@ -168,7 +168,7 @@ def _rule(protocol: Protocol) -> tuple[object, ...]:
     """What of a protocol makes its figures differ: all but how long to wait for an answer."""
     return (
         protocol.processes, protocol.blocks, protocol.block_s, protocol.block_runs, protocol.warm_s, protocol.warm_runs,
-        protocol.warm_tolerance, protocol.warm_limit_s, protocol.slowed, protocol.retries, protocol.seed,
+        protocol.warm_tolerance, protocol.warm_limit_s, protocol.slowed, protocol.memory_slowed, protocol.retries, protocol.seed,
     )  # fmt: skip
 
 

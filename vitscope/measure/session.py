@@ -1,14 +1,13 @@
 """measure(jobs, target): rounds of fresh processes in which every model has its turn in random order, as samples arrive.
 
-A round is one process a job. One whose core was slowed by something else, as a fixed computation before and after its
-blocks tells, is set aside for another: never for what it measured. Where a process runs several blocks, as many processes as
-`hold` live side by side and their blocks alternate, so that what slows the machine for some seconds slows all of them.
-A job that fails ends alone.
+A round is one process a job. One whose core or memory was slowed by something else, as a fixed computation and a fixed
+copy before and after its blocks tell, is set aside for another: never for what it measured. Where a process runs several
+blocks, as many processes as `hold` live side by side and their blocks alternate, so that what slows the machine for some
+seconds slows all of them. A job that fails ends alone.
 """
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,9 +17,9 @@ from typing import Literal
 
 from vitscope.errors import UsageError, VitscopeError
 from vitscope.measure.channel import Channel, Job, MeasureError, Opened, Target
-from vitscope.measure.record import Attribution, Block, Condition, Measurement, Protocol
+from vitscope.measure.record import Attribution, Block, Condition, Measurement, Protocol, State
+from vitscope.measure.speed import Speed
 from vitscope.measure.statistics import advise, summarize
-from vitscope.units import percent
 
 HOLD = 4  # processes alive at once: as many models fit the memory of a small board
 _AGAIN_RUNS = 5  # before a further block of a process, whose caches the others have used meanwhile
@@ -130,7 +129,7 @@ class _Session:
         self.aside: dict[Job, list[Round]] = {job: [] for job in jobs}
         self.over: set[Job] = set()
         blocks = [block for rounds in self.rounds.values() for past in rounds for block in past.blocks]
-        self.best_probe = min(_probes(blocks), default=math.inf)
+        self.speed = Speed(_states(blocks))
         self.order = max((block.order for block in blocks), default=-1) + 1
         self.began = clock() - max((block.started_s for block in blocks), default=0.0)
 
@@ -178,11 +177,11 @@ class _Session:
 
     def _keep_or_set_aside(self, made: Mapping[Job, Round]) -> None:
         """Those that ran side by side are compared with one another: they stay or go together."""
-        probes = [time for past in made.values() for time in _probes(past.blocks)]
-        self.best_probe = min([*probes, self.best_probe])
-        limit = (1 + self.protocol.slowed) * self.best_probe
-        slowed = any(time > limit for time in probes)
-        again = slowed and all(len(self.aside[job]) < self.protocol.retries for job in made)
+        states = [state for past in made.values() for state in _states(past.blocks)]
+        self.speed.read(states)
+        again = self.speed.is_slowed(states, self.protocol) and all(
+            len(self.aside[job]) < self.protocol.retries for job in made
+        )
         for job, past in made.items():
             (self.aside if again else self.rounds)[job].append(past)
 
@@ -252,11 +251,10 @@ def _finish(
     aside = tuple(block for past in session.aside[job] for block in past.blocks)
     warnings = advice.warnings
     if aside:
-        slowest = max(_probes(aside)) / session.best_probe - 1
         again = len(session.aside[job])
         warnings += (
-            f"{again} process{'es' * (again > 1)} set aside and measured again: the core was up to {percent(slowest)} "
-            "slower around them, so something else ran",
+            f"{again} process{'es' * (again > 1)} set aside and measured again: "
+            f"{session.speed.told(_states(aside), protocol)} slower around them, so something else ran",
         )
 
     def made(attribution: Attribution | None, note: str) -> Measurement:
@@ -291,9 +289,8 @@ def condition(job: Job, target: str, opened: Opened) -> Condition:
     )  # fmt: skip
 
 
-def _probes(blocks: Sequence[Block]) -> list[float]:
-    """Every reading of the probe around `blocks`; none on a target that has no probe."""
-    return [time for block in blocks for time in (block.before.probe_s, block.after.probe_s) if time]
+def _states(blocks: Sequence[Block]) -> list[State]:
+    return [state for block in blocks for state in (block.before, block.after)]
 
 
 def _place(opened: Opened) -> tuple[str, str, str, str]:

@@ -133,6 +133,9 @@ def advise(
     if speed is not None and speed > _CLOCK:
         text = f"the speed of the core moved by {percent(speed)} between blocks: something else runs, or it throttles"
         (doubts if speed > _SPEED else warnings).append(text)
+    copies = [s.memory_probe_s for block in blocks for s in (block.before, block.after) if s.memory_probe_s]
+    if copies and (extra := max(copies) / float(np.median(copies)) - 1) > protocol.memory_slowed:
+        doubts.append(f"the memory was up to {percent(extra)} slower than usual around a block: something else uses it")
     status = sorted({s.thermal_status for b in blocks for s in (b.before, b.after) if s.thermal_status} - {"none"})
     if status:
         doubts.append(f"thermal state {', '.join(status)}: let the device cool")

@@ -1,4 +1,4 @@
-"""What the runner can read of its machine: names, clock, heat, load, and the speed of a fixed loop. Never raises.
+"""What the runner can read of its machine: names, clock, heat, load, and how fast its core and its memory are. Never raises.
 
 What a system does not tell is None: a virtual machine has no clock to read, a Mac no thermal zones, and neither is 0.
 """
@@ -21,6 +21,9 @@ _PROBE_BYTES = bytes(
 )  # some 40 to 200 µs of hashing, out of the nearest cache: the clock of the core and little else
 _PROBE_STANDS = 25  # a core that has just waited wakes slowly: repeated until the best has stood for so many tries
 _PROBE_TRIES = 200
+_MEMORY_BYTES = 16 << 20  # more than what lies next to a core, so that a copy meets what the cores of a machine share
+_MEMORY_TRIES = 7
+_memory: list[memoryview] = []  # made once: fresh pages would be timed with their making
 
 
 def machine() -> dict[str, Any]:
@@ -34,6 +37,7 @@ def state(cores: Iterable[int] = ()) -> dict[str, Any]:
         "clock_hz": _clock(tuple(cores)),
         "temperature_c": _temperature(),
         "load": _load(),
+        "memory_probe_s": memory_probe(),
         "probe_s": probe(),
     }
 
@@ -50,6 +54,24 @@ def probe() -> float:
         if stands == _PROBE_STANDS:
             break
     return best
+
+
+def memory_probe() -> float | None:
+    """Seconds of a fixed copy: how much of the shared caches and of memory others leave. The caches are cold afterwards.
+
+    None where there is no memory for it.
+    """
+    try:
+        if not _memory:
+            _memory.extend(memoryview(bytearray(os.urandom(4096) * (_MEMORY_BYTES // 4096))) for _ in range(2))
+        times = []
+        for _ in range(_MEMORY_TRIES):
+            start = time.perf_counter()
+            _memory[0][:] = _memory[1]
+            times.append(time.perf_counter() - start)
+    except MemoryError:
+        return None
+    return sorted(times)[_MEMORY_TRIES // 2]
 
 
 def _clock(cores: tuple[int, ...]) -> float | None:
