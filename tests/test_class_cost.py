@@ -25,7 +25,7 @@ from vitscope.latency.fields import Fields
 from vitscope.latency.geometry import Geometry, matmul_geometry, softmax_geometry
 from vitscope.latency.kernels import Kernel
 
-MEMORY = Memory(near_byte_s=1e-11, far_byte_s=1e-10, knee_bytes=1e6, cold_byte_s=5e-11, lost_bytes=1e7)
+MEMORY = Memory(near_byte_s=1e-11, farther=((1e6, 2e-11), (1e7, 1e-10)), cold_byte_s=5e-11, lost_bytes=1e7)
 
 
 def pointwise(before: int, after: int, side: int, epilogue: tuple[str, ...] = ()) -> Kernel:
@@ -38,10 +38,9 @@ def pointwise(before: int, after: int, side: int, epilogue: tuple[str, ...] = ()
 
 COSTS = ClassCosts(
     floor_s=2e-6,
-    tile=8,
     memory=MEMORY,
     classes={
-        "pointwise": ClassCost(start_s=1e-6, work_s=1e-11, few_terms=4, few_rows=2),
+        "pointwise": ClassCost(start_s=1e-6, work_s=1e-11, few_terms=4, few_rows=2, channel_tile=8),
         "softmax": ClassCost(start_s=1e-6, work_s=1e-9, few_terms=16),
         FUSED + "silu": ClassCost(start_s=0, work_s=1e-10),
     },
@@ -51,13 +50,14 @@ COSTS = ClassCosts(
 
 def test_a_kernel_takes_its_start_and_the_longer_of_computing_and_moving() -> None:
     kernel = pointwise(64, 128, 14)
-    start, compute, traffic = COSTS.parts(kernel, 4)  # type: ignore[misc]
+    start, compute, near, farther = COSTS.parts(kernel, 4)  # type: ignore[misc]
     assert start == 1e-6
     assert compute == pytest.approx(1e-11 * kernel.macs * (1 + 4 / 64) * (1 + 2 / 196))
     touched = 4 * (kernel.reads + kernel.writes + kernel.weights)
-    share = touched / (touched + 1e6)
-    assert traffic == pytest.approx(touched * (1e-11 * (1 - share) + 1e-10 * share))
-    assert COSTS.kernel_s(kernel, 4) == pytest.approx(start + max(compute, traffic))
+    assert near == pytest.approx(1e-11 * touched)
+    beyond = {knee: touched**2 / (touched**2 + knee**2) for knee in (1e6, 1e7)}
+    assert farther == pytest.approx(touched * (2e-11 * beyond[1e6] + 1e-10 * beyond[1e7]))
+    assert COSTS.kernel_s(kernel, 4) == pytest.approx(start + max(compute, near) + farther)
 
 
 def test_weights_that_the_caches_have_lost_take_longer() -> None:
@@ -69,8 +69,9 @@ def test_weights_that_the_caches_have_lost_take_longer() -> None:
 def test_channels_are_padded_to_the_tile() -> None:
     size = pointwise(64, 12, 14).geometry
     assert size is not None
-    assert work_of(pointwise(64, 12, 14), size, 8) == pytest.approx(pointwise(64, 16, 14).macs)
-    assert work_of(pointwise(64, 12, 14), size, 1) == pointwise(64, 12, 14).macs
+    assert work_of(pointwise(64, 12, 14), size, 8, 1) == pytest.approx(pointwise(64, 16, 14).macs)
+    assert work_of(pointwise(64, 12, 14), size, 1, 1) == pointwise(64, 12, 14).macs
+    assert work_of(pointwise(64, 12, 14), size, 1, 100) == pytest.approx(64 * 12 * 200)
 
 
 def test_what_runs_while_a_kernel_writes_costs_by_element() -> None:
@@ -137,14 +138,18 @@ def test_costs_come_back_from_a_file() -> None:
     assert parse_classes(written(costs)) == costs
 
 
+PLAIN = {"start_s": 0, "work_s": 1, "few_terms": 0, "few_rows": 0, "channel_tile": 1, "row_tile": 1}
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"tile": 0}, "tile must be a whole number of at least 1"),
+        ({"costs": {"pointwise": {**PLAIN, "channel_tile": 0}}}, "channel_tile must be a whole number of at least 1"),
         ({"floor_s": -1e-6}, "floor_s must be a number above 0"),
-        ({"costs": {"pointwise": {"start_s": 0, "work_s": -1, "few_terms": 0, "few_rows": 0}}}, "pointwise.work_s"),
+        ({"costs": {"pointwise": {**PLAIN, "work_s": -1}}}, "pointwise.work_s"),
         ({"costs": {"pointwise": {"start_s": 0}}}, "pointwise.work_s is missing"),
-        ({"memory": {"near_byte_s": 1, "far_byte_s": 1, "knee_byte": 1}}, "knee_bytes is missing"),
+        ({"memory": {"near_byte_s": 1}}, "farther is missing"),
+        ({"memory": {"near_byte_s": 1, "farther": [[0, 1]]}}, "pairs of positive numbers"),
         ({"corrections": {"pointwise": {"length": 1, "points": [[1, 2], [1]]}}}, "rows of numbers"),
         ({"corrections": {"pointwise": {"length": 1, "points": [["x", 2]]}}}, "rows of numbers"),
         ({"corrections": {"pointwise": {"length": 1, "points": 3}}}, "rows of numbers"),

@@ -9,16 +9,12 @@ from random import Random
 from statistics import median
 from typing import Literal
 
-import torch
-from torch import nn
-
 from vitscope.calibrate.choose import Choice, hold_out
 from vitscope.calibrate.demand import Demand, demand, kernels_of
 from vitscope.calibrate.fit import fit, leave_families_out, total_s, worth_correcting
 from vitscope.calibrate.probe import probe_of
 from vitscope.calibrate.record import Calibration, HeldOut, Learned, Place, Timed
 from vitscope.calibrate.timer import Timer
-from vitscope.errors import UnavailableError
 from vitscope.latency.class_cost import ClassCosts, class_of
 from vitscope.latency.device import PRECISION_BYTES
 from vitscope.latency.kernels import Kernel
@@ -31,6 +27,7 @@ _FLAT, _FLAT_ROUNDS = (
     0.005,
     3,
 )  # the held-out error has stopped falling when so many rounds have not brought it so far down
+_SLOW = 0.12  # a kernel that took this much longer than predicted is timed once more
 _FITTING_S = 40.0  # of the budget, kept for the fits and the held-out report
 
 
@@ -70,7 +67,10 @@ def calibrate(
     families = {each.kernel: each.families for each in demands}
     choice = Choice(demands)
     results: dict[Kernel, Timed] = {}
-    earlier = {each.wanted: each for each in kept if each.wanted in families}
+    earlier = {
+        each.wanted: each for each in kept if each.wanted in families
+    }  # the last: what was timed again was faster
+    again: set[Kernel] = set()
     tests = {each.kernel for each in hold_out(demands, min(_HELD_OUT, len(demands) // 5), seed)}
     curve: list[Learned] = []
     ended = ""
@@ -82,7 +82,7 @@ def calibrate(
                 on_progress(Step(what, name, len(results), total, curve[-1].error if curve else None))
 
         say("floor")
-        floor_s = _floor(timer)
+        floor_s = timer.floor_s()
 
         def time_all(chosen: Sequence[Demand], total: int) -> bool:
             """Whether there was time for all."""
@@ -106,12 +106,35 @@ def calibrate(
                 results[each.kernel] = found
             return True
 
+        def time_again(costs: ClassCosts) -> bool:
+            """Time once more what took much longer than its likes: nothing makes a kernel faster than it is, and much makes
+            it slower, where its memory lies for one. Whether any was faster this time."""
+            changed = False
+            for kernel, before in list(results.items()):
+                predicted = total_s(costs, before.kernels, size) if before.seconds else None
+                if not (before.seconds and predicted and before.seconds > (1 + _SLOW) * predicted) or kernel in again:
+                    continue
+                if clock() >= deadline:
+                    return changed
+                again.add(kernel)
+                probe = probe_of(kernel, rules, place.batch)
+                if probe is None:
+                    continue
+                say("time", f"{probe.name} once more")
+                found = timer.time(probe)
+                if found.seconds is not None and found.seconds < before.seconds:
+                    results[kernel], changed = found, True
+                    if on_timed is not None:
+                        on_timed(found)
+            return changed
+
         for each in demands:
             if each.kernel in tests:
                 choice.exclude(each)
         number, errors = _FIRST, dict[str, float]()
         while not ended:
-            chosen = choice.next(number - sum(k not in tests for k in results), errors)
+            done = sum(kernel not in tests and each.copies > 0 for kernel, each in results.items())
+            chosen = choice.next(number - done, errors)
             if not curve:
                 chosen += [each for each in demands if each.kernel in tests]
             if not chosen:
@@ -127,6 +150,9 @@ def calibrate(
                 )
             say("fit")
             costs = fit(train, floor_s, size)
+            if time_again(costs):
+                train = [each for kernel, each in results.items() if kernel not in tests]
+                costs = fit(train, floor_s, size)
             held = [each for kernel, each in results.items() if kernel in tests]
             found = _errors(costs, held, size)
             if found:
@@ -148,30 +174,6 @@ def calibrate(
         seconds=clock() - began, runtime_version=opened.runtime_version, host=opened.host, processor=opened.processor,
         system=opened.system, batch=place.batch, element_bytes=size,
     )  # fmt: skip
-
-
-class _Nothing(nn.Module):
-    """As little as a network can do: one addition on 3×8×8."""
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x + 1.0
-
-
-def _floor(timer: Timer) -> float:
-    """Seconds of a call that does next to nothing, the least of three files."""
-    from vitscope.calibrate.probe import Probe
-
-    nothing = Kernel("elementwise", "", 0, 192, 0, 192, 1, (), "add")
-    times = []
-    reason = ""
-    for _ in range(3):
-        found = timer.time(Probe(nothing, 1, _Nothing(), (3, 8, 8), ()))
-        reason = found.reason
-        if found.seconds is not None:
-            times.append(found.seconds)
-    if not times:
-        raise (MeasureError if reason else UnavailableError)(f"{timer.place.target.name}: {reason}")
-    return min(times)
 
 
 def _why(results: Iterable[Timed]) -> str:

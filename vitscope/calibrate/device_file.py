@@ -85,7 +85,7 @@ def facts(calibration: Calibration) -> tuple[float, float]:
         touched = calibration.element_bytes * sum(k.reads + k.writes for k in each.kernels)
         if each.wanted.kind == "elementwise" and touched > moved:
             bandwidth, moved = touched / each.seconds, touched
-    return peak, bandwidth or 1 / calibration.costs.memory.far_byte_s
+    return peak, bandwidth or 1 / calibration.costs.memory.byte_s(1e12)
 
 
 def _data(calibration: Calibration, timed: int) -> str:

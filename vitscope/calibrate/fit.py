@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import exp, log
+from itertools import product
+from math import exp, inf, log
 from statistics import median
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ from vitscope.latency.class_cost import (
     Memory,
     Point,
     axes_of,
+    beyond,
     class_of,
     terms_and_rows,
     work_of,
@@ -29,7 +31,9 @@ from vitscope.latency.least_squares import minimise, soft_l1
 if TYPE_CHECKING:
     import numpy as np
 
-TILES = (1, 4, 8, 16)  # what output channels may be padded to; the one that fits best is taken
+TILES = (1, 4, 8, 16, 32)  # what output channels of a class may be padded to; the one that fits best is taken
+ROW_TILES = (1, 4, 5, 6, 7, 8, 12, 14, 16)  # likewise rows, or columns of what has a window
+_FEWEST_TILED = 12  # probes of a class, below which nothing is said of its tiles
 _ROBUST = 0.1  # residuals in ln beyond this weigh less: a probe that something slowed, an algorithm of its own
 
 # Priors as (value, how far in ln one may be from it). Wide: the probes decide, and these only what no probe says.
@@ -42,16 +46,18 @@ _PRIORS = {
     "few_terms": (8.0, 1.5),
     "few_rows": (8.0, 1.5),
     "near": (1 / 40e9, 0.7),
-    "far": (1 / 10e9, 0.7),
-    "knee": (1e6, 1.0),
+    "knee 1": (1e6, 0.7),
+    "more 1": (1 / 40e9, 1.0),
+    "knee 2": (1e7, 0.7),
+    "more 2": (1 / 10e9, 1.0),
     "cold": (1 / 20e9, 0.7),
     "lost": (10e6, 1.0),
 }
-_MEMORY = ("near", "far", "knee", "cold", "lost")  # in the order of Memory's fields
+_MEMORY = ("near", "knee 1", "more 1", "knee 2", "more 2", "cold", "lost")
 _FLOOR_SD = 0.05
 
 # Of the correction: how alike two kernels one unit apart are, how much of a factor is theirs, and how noisy one is, in ln.
-_LENGTHS, _SPREADS, _NOISES = (0.7, 1.0, 1.5, 2.5), (0.08, 0.15, 0.3), (0.02, 0.05, 0.1)
+_LENGTHS, _SPREADS, _NOISES = (0.7, 1.0, 1.5, 2.5), (0.0, 0.05, 0.1, 0.2, 0.4), (0.02, 0.05, 0.1, 0.2)
 _FEWEST = 6  # points that a correction is made of at the least
 _SHARE = 0.4  # of a probe's time that its kernel must take, for the rest of the time to be told to it
 _LARGEST = 1.0  # of a factor in ln
@@ -60,8 +66,9 @@ _STRANGE = 5.0  # times the usual distance from what the other points say
 
 @dataclass(frozen=True)
 class _Rows:
-    """The kernels of all probes as arrays: one row for each distinct kernel of each probe."""
+    """The kernels of all probes as arrays: one row for each distinct kernel of each probe, probes in order."""
 
+    kernels: tuple[Kernel, ...]
     probe: np.ndarray
     count: np.ndarray
     kind: np.ndarray  # index of its class
@@ -73,6 +80,9 @@ class _Rows:
     fused: np.ndarray  # elements written × which fused operations, as a matrix (rows, fused classes)
 
 
+Tiles = Mapping[str, tuple[int, int]]
+
+
 def fit(
     timed: Sequence[Timed], floor_s: float, element_bytes: int, *, corrected: Collection[str] | None = None
 ) -> ClassCosts:
@@ -81,22 +91,160 @@ def fit(
     Probes that were refused say nothing. `floor_s` is what an empty network takes.
     """
     known = [each for each in timed if each.seconds is not None]
-    classes = sorted({class_of(kernel) for each in known for kernel in each.kernels if kernel.geometry is not None})
-    fused = sorted({name for each in known for kernel in each.kernels for name in kernel.epilogue})
-    best = None
-    for tile in TILES:
-        rows = _rows(known, classes, fused, tile, element_bytes)
-        squares, costs = _fit_formula(known, rows, classes, fused, tile, floor_s)
-        if best is None or squares < best[0]:
-            best = squares, costs
-    assert best is not None
-    costs = best[1]
+    problem = _Problem(known, floor_s, element_bytes)
+    x, tiles = problem.solve(problem.prior), dict[str, tuple[int, int]]()
+    for _ in range(2):  # what the others cost shows once the tiles are about right
+        tiles = {name: problem.best_tiles(name, x) for name in problem.classes if name in PRODUCTS}
+        x = problem.solve(x, tiles)
+    costs = problem.costs(x, tiles)
     wanted = {class_of(each.wanted) for each in known} if corrected is None else set(corrected)
     points = {name: found for name, found in residuals(known, costs, element_bytes).items() if name in wanted}
     return replace(costs, corrections=_corrections(points))
 
 
-def _rows(timed: Sequence[Timed], classes: Sequence[str], fused: Sequence[str], tile: int, element_bytes: int) -> _Rows:
+class _Problem:
+    """Least squares over the parameters of all classes, in ln, so that none is negative.
+
+    In order: start, work, few_terms and few_rows of every class; each fused operation; memory; floor.
+    """
+
+    def __init__(self, timed: Sequence[Timed], floor_s: float, element_bytes: int):
+        import numpy as np
+
+        kernels = [kernel for each in timed for kernel in each.kernels]
+        self.classes = sorted({class_of(kernel) for kernel in kernels if kernel.geometry is not None})
+        self.fused = sorted({name for kernel in kernels for name in kernel.epilogue})
+        self.rows = _rows(timed, self.classes, self.fused, element_bytes)
+        self.log_s = np.log([each.seconds for each in timed if each.seconds is not None])
+        self.wanted = np.array([self.classes.index(class_of(each.wanted)) for each in timed])
+        self.is_product = np.array([name in PRODUCTS for name in self.classes])
+        self.is_summed = np.array([name in PRODUCTS or name.startswith(("softmax", "norm")) for name in self.classes])
+        work = [
+            "depthwise" if name == "depthwise" else "product" if name in PRODUCTS else "element"
+            for name in self.classes
+        ]
+        n = len(self.classes)
+        names = ["start"] * n + work + ["few_terms"] * n + ["few_rows"] * n + ["fused"] * len(self.fused) + [*_MEMORY]
+        self.prior = np.log([*(_PRIORS[name][0] for name in names), floor_s])
+        self.sd = np.array([*(_PRIORS[name][1] for name in names), _FLOOR_SD])
+
+    def solve(self, start: np.ndarray, tiles: Tiles | None = None) -> np.ndarray:
+        """The parameters that fit best, from `start`."""
+        rows = self.rows if tiles is None else self._tiled(self.rows, tiles)
+        return minimise(lambda x: self.residuals(x, rows, self.log_s), start)[1]
+
+    def best_tiles(self, name: str, x: np.ndarray) -> tuple[int, int]:
+        """What channels and rows of a class are padded to, by its own probes, when all other parameters are those of `x`."""
+        import numpy as np
+
+        index, n = self.classes.index(name), len(self.classes)
+        probes = np.flatnonzero(self.wanted == index)
+        if len(probes) < _FEWEST_TILED:
+            return 1, 1
+        own = self._of(probes)
+        free = np.array([index, n + index, 2 * n + index, 3 * n + index])
+
+        def squares(tiles: tuple[int, int]) -> float:
+            rows = self._tiled(own, {name: tiles})
+
+            def part(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+                y = x.copy()
+                y[free] = z
+                residual, jacobian = self.residuals(y, rows, self.log_s[probes])
+                return residual, jacobian[:, free]
+
+            return minimise(part, x[free], steps=30)[0]
+
+        return min(product(TILES, ROW_TILES), key=squares)
+
+    def _of(self, probes: np.ndarray) -> _Rows:
+        """The rows of some probes, numbered anew."""
+        import numpy as np
+
+        rows = self.rows
+        chosen = np.flatnonzero(np.isin(rows.probe, probes))
+        return _Rows(
+            tuple(rows.kernels[i] for i in chosen), np.searchsorted(probes, rows.probe[chosen]), rows.count[chosen],
+            rows.kind[chosen], rows.work[chosen], rows.terms[chosen], rows.rows[chosen], rows.touched[chosen],
+            rows.weights[chosen], rows.fused[chosen],
+        )  # fmt: skip
+
+    def _tiled(self, rows: _Rows, tiles: Tiles) -> _Rows:
+        """`rows` with the work of classes padded to their tiles."""
+        import numpy as np
+
+        work = [
+            work_of(kernel, kernel.geometry, *tiles.get(class_of(kernel), (1, 1))) if kernel.geometry else 0.0
+            for kernel in rows.kernels
+        ]
+        return replace(rows, work=np.array(work))
+
+    def residuals(self, x: np.ndarray, rows: _Rows, log_s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Residuals of the probes of `rows` and of the priors, and their derivatives by `x`."""
+        import numpy as np
+
+        n, f, probes = len(self.classes), len(self.fused), len(log_s)
+        value = np.exp(x)
+        start, per, terms, few = value[:n], value[n : 2 * n], value[2 * n : 3 * n], value[3 * n : 4 * n]
+        ends, (near, *farther, cold, lost, floor) = value[4 * n : 4 * n + f], value[4 * n + f :]
+        kind, index = rows.kind, np.arange(len(rows.probe))
+        by_terms = self.is_summed[kind] * terms[kind] / rows.terms
+        by_rows = self.is_product[kind] * few[kind] / rows.rows
+        main = per[kind] * rows.work
+        compute = main * (1 + by_terms) * (1 + by_rows)
+        epilogue = rows.fused * ends
+        whole = compute + epilogue.sum(1)
+        shares = [beyond(rows.touched, knee) for knee in farther[::2]]
+        levels = [rows.touched * more * share for more, share in zip(farther[1::2], shares, strict=True)]
+        traffic = rows.touched * near
+        bound = whole >= traffic
+        seconds = rows.count * (start[kind] + np.maximum(whole, traffic) + sum(levels))
+        weights = np.bincount(rows.probe, rows.count * rows.weights, minlength=probes)
+        is_lost = beyond(weights, lost)
+        missed = weights * cold * is_lost
+        total = floor + np.bincount(rows.probe, seconds, minlength=probes) + missed
+        slopes = np.zeros((len(index), len(x)))
+        slopes[index, kind] = start[kind]
+        slopes[index, n + kind] = np.where(bound, compute, 0)
+        slopes[index, 2 * n + kind] = np.where(bound, main * by_terms * (1 + by_rows), 0)
+        slopes[index, 3 * n + kind] = np.where(bound, main * (1 + by_terms) * by_rows, 0)
+        slopes[:, 4 * n : 4 * n + f] = np.where(bound[:, None], epilogue, 0)
+        at = 4 * n + f
+        slopes[:, at] = np.where(bound, 0, traffic)
+        for i, (level, share) in enumerate(zip(levels, shares, strict=True)):
+            slopes[:, at + 1 + 2 * i] = -2 * level * (1 - share)
+            slopes[:, at + 2 + 2 * i] = level
+        slopes *= rows.count[:, None]
+        jacobian = np.add.reduceat(slopes, np.searchsorted(rows.probe, np.arange(probes)))
+        jacobian[:, -3] = missed
+        jacobian[:, -2] = -2 * missed * (1 - is_lost)
+        jacobian[:, -1] = floor
+        residual, slope = soft_l1((np.log(total) - log_s) / _ROBUST)
+        jacobian *= (slope / total / _ROBUST)[:, None]
+        return (
+            np.concatenate([residual, (x - self.prior) / self.sd]),
+            np.concatenate([jacobian, np.diag(1 / self.sd)]),
+        )
+
+    def costs(self, x: np.ndarray, tiles: Tiles) -> ClassCosts:
+        """The parameters as costs, without a correction."""
+        import numpy as np
+
+        n = len(self.classes)
+        value = [float(v) for v in np.exp(x)]
+        made = {}
+        for i, name in enumerate(self.classes):
+            channels, rows = tiles.get(name, (1, 1))
+            made[name] = ClassCost(
+                start_s=value[i], work_s=value[n + i], few_terms=value[2 * n + i] if self.is_summed[i] else 0.0,
+                few_rows=value[3 * n + i] if self.is_product[i] else 0.0, channel_tile=channels, row_tile=rows,
+            )  # fmt: skip
+        made |= {FUSED + name: ClassCost(start_s=0.0, work_s=value[4 * n + i]) for i, name in enumerate(self.fused)}
+        near, knee_1, more_1, knee_2, more_2, cold, lost, floor = value[4 * n + len(self.fused) :]
+        return ClassCosts(floor, Memory(near, ((knee_1, more_1), (knee_2, more_2)), cold, lost), made, {})
+
+
+def _rows(timed: Sequence[Timed], classes: Sequence[str], fused: Sequence[str], element_bytes: int) -> _Rows:
     import numpy as np
 
     flat: list[tuple[int, int, Kernel]] = []
@@ -109,92 +257,17 @@ def _rows(timed: Sequence[Timed], classes: Sequence[str], fused: Sequence[str], 
         for name in kernel.epilogue:
             ends[row, fused.index(name)] += kernel.writes
     return _Rows(
+        kernels=tuple(kernel for *_, kernel in flat),
         probe=np.array([index for index, *_ in flat]),
         count=np.array([float(count) for _, count, _ in flat]),
         kind=np.array([number[class_of(k)] for *_, k in flat]),
-        work=np.array([float(work_of(k, k.geometry, tile)) for *_, k in flat if k.geometry]),
+        work=np.array([float(work_of(k, k.geometry, 1, 1)) for *_, k in flat if k.geometry]),
         terms=np.array([float(terms) for terms, _ in both]),
         rows=np.array([float(rows) for _, rows in both]),
         touched=np.array([float(element_bytes * (k.reads + k.writes + k.weights)) for *_, k in flat]),
         weights=np.array([float(element_bytes * k.weights) for *_, k in flat]),
         fused=ends,
     )
-
-
-def _fit_formula(
-    timed: Sequence[Timed], rows: _Rows, classes: Sequence[str], fused: Sequence[str], tile: int, floor_s: float
-) -> tuple[float, ClassCosts]:
-    """The sum of squares, and the costs without a correction. All parameters are fitted in ln, so that none is negative."""
-    import numpy as np
-
-    n, f = len(classes), len(fused)
-    product = np.array([name in PRODUCTS for name in classes])
-    rowed = np.array([name in PRODUCTS or name.startswith(("softmax", "norm")) for name in classes])
-    work = [
-        _PRIORS["depthwise" if name == "depthwise" else "product" if name in PRODUCTS else "element"]
-        for name in classes
-    ]
-    prior = np.log([
-        *[_PRIORS["start"][0]] * n, *[value for value, _ in work], *[_PRIORS["few_terms"][0]] * n,
-        *[_PRIORS["few_rows"][0]] * n, *[_PRIORS["fused"][0]] * f, *(_PRIORS[name][0] for name in _MEMORY), floor_s,
-    ])  # fmt: skip
-    sd = np.array([
-        *[_PRIORS["start"][1]] * n, *[sd for _, sd in work], *[_PRIORS["few_terms"][1]] * n,
-        *[_PRIORS["few_rows"][1]] * n, *[_PRIORS["fused"][1]] * f, *(_PRIORS[name][1] for name in _MEMORY), _FLOOR_SD,
-    ])  # fmt: skip
-    log_s = np.log([each.seconds for each in timed if each.seconds is not None])
-    index = np.arange(len(rows.probe))
-    weights = np.bincount(rows.probe, rows.count * rows.weights, minlength=len(timed))
-    has_terms, has_rows = rowed[rows.kind].astype(float), product[rows.kind].astype(float)
-
-    def problem(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        value = np.exp(x)
-        start, per, terms, few = value[:n], value[n : 2 * n], value[2 * n : 3 * n], value[3 * n : 4 * n]
-        ends, (near, far, knee, cold, lost, floor) = value[4 * n : 4 * n + f], value[4 * n + f :]
-        by_terms = has_terms * terms[rows.kind] / rows.terms
-        by_rows = has_rows * few[rows.kind] / rows.rows
-        main = per[rows.kind] * rows.work
-        compute = main * (1 + by_terms) * (1 + by_rows)
-        epilogue = rows.fused * ends
-        whole = compute + epilogue.sum(1)
-        far_share = rows.touched / (rows.touched + knee)
-        traffic = rows.touched * (near + (far - near) * far_share)
-        bound = whole >= traffic
-        seconds = rows.count * (start[rows.kind] + np.maximum(whole, traffic))
-        is_lost = weights**2 / (weights**2 + lost**2)
-        missed = weights * cold * is_lost
-        total = floor + np.bincount(rows.probe, seconds, minlength=len(timed)) + missed
-        slopes = np.zeros((len(index), len(x)))
-        slopes[index, rows.kind] = start[rows.kind]
-        slopes[index, n + rows.kind] = np.where(bound, compute, 0)
-        slopes[index, 2 * n + rows.kind] = np.where(bound, main * by_terms * (1 + by_rows), 0)
-        slopes[index, 3 * n + rows.kind] = np.where(bound, main * (1 + by_terms) * by_rows, 0)
-        slopes[:, 4 * n : 4 * n + f] = np.where(bound[:, None], epilogue, 0)
-        slopes[:, -6] = np.where(bound, 0, rows.touched * near * (1 - far_share))
-        slopes[:, -5] = np.where(bound, 0, rows.touched * far * far_share)
-        slopes[:, -4] = np.where(bound, 0, -rows.touched * (far - near) * far_share * (1 - far_share))
-        slopes *= rows.count[:, None]
-        jacobian = np.zeros((len(timed), len(x)))
-        np.add.at(jacobian, rows.probe, slopes)
-        jacobian[:, -3] = missed
-        jacobian[:, -2] = -2 * missed * (1 - is_lost)
-        jacobian[:, -1] = floor
-        residual, slope = soft_l1((np.log(total) - log_s) / _ROBUST)
-        jacobian *= (slope / total / _ROBUST)[:, None]
-        return np.concatenate([residual, (x - prior) / sd]), np.concatenate([jacobian, np.diag(1 / sd)])
-
-    squares, x = minimise(problem, prior)
-    value = [float(v) for v in np.exp(x)]
-    made = {
-        name: ClassCost(
-            start_s=value[i], work_s=value[n + i], few_terms=value[2 * n + i] if rowed[i] else 0.0,
-            few_rows=value[3 * n + i] if product[i] else 0.0,
-        )
-        for i, name in enumerate(classes)
-    }  # fmt: skip
-    made |= {FUSED + name: ClassCost(start_s=0.0, work_s=value[4 * n + i]) for i, name in enumerate(fused)}
-    *memory, floor = value[4 * n + f :]
-    return squares, ClassCosts(floor, tile, Memory(*memory), made, {})
 
 
 def total_s(costs: ClassCosts, kernels: Sequence[Kernel], element_bytes: int) -> float | None:
@@ -240,55 +313,44 @@ def residuals(
 
 
 def _corrections(points: dict[str, list[tuple[tuple[float, ...], float]]]) -> dict[str, Correction]:
-    """One length, spread and noise for all classes, those under which each point is most likely given the others.
+    """Of each class that has enough points the length, spread and noise under which each is most likely given the others.
 
     A point far from what all others say of it was slowed by something else: the rest is fitted again without it.
     """
-    usable = {name: found for name, found in points.items() if len(found) >= _FEWEST}
-    if not usable:
-        return {}
-    _, errors = _smoothest(usable)
-    rest = {}
-    for name, found in usable.items():
-        far = _STRANGE * max(_NOISES[0], median(abs(error) for error in errors[name]))
-        rest[name] = [point for point, error in zip(found, errors[name], strict=True) if abs(error) <= far]
-    return _smoothest(rest)[0]
+    made = {}
+    for name, found in points.items():
+        if len(found) < _FEWEST:
+            continue
+        _, errors = _smoothest(found)
+        far = _STRANGE * max(_NOISES[0], median(map(abs, errors)))
+        correction, _ = _smoothest([point for point, error in zip(found, errors, strict=True) if abs(error) <= far])
+        if correction is not None:
+            made[name] = correction
+    return made
 
 
-def _smoothest(
-    points: dict[str, list[tuple[tuple[float, ...], float]]],
-) -> tuple[dict[str, Correction], dict[str, list[float]]]:
-    """The most likely correction of each class, and how far each point is from what the others say of it."""
+def _smoothest(points: list[tuple[tuple[float, ...], float]]) -> tuple[Correction | None, list[float]]:
+    """The most likely correction of a class, None where that is none at all, and how far each point is from what the
+    others say of it."""
     import numpy as np
 
-    values = {name: np.array([factor for _, factor in found]) for name, found in points.items()}
-    squared = {}
-    for name, found in points.items():
-        at = np.array([axes for axes, _ in found])
-        squared[name] = ((at[:, None] - at[None]) ** 2).sum(-1)
-    best = None
-    for length in _LENGTHS:
-        for spread in _SPREADS:
-            for noise in _NOISES:
-                likelihood, weights, errors = 0.0, {}, {}
-                for name, y in values.items():
-                    alike = spread**2 * np.exp(-0.5 * squared[name] / length**2)
-                    inverse = np.linalg.inv(alike + (noise**2 + 1e-6) * np.eye(len(y)))
-                    alpha, own = inverse @ y, np.diag(inverse)
-                    error, variance = alpha / own, 1 / own  # of each point, predicted from the others
-                    likelihood -= float((0.5 * error**2 / variance + 0.5 * np.log(variance)).sum())
-                    weights[name], errors[name] = spread**2 * alpha, error.tolist()
-                if best is None or likelihood > best[0]:
-                    best = likelihood, length, weights, errors
-    assert best is not None
-    _, length, weights, errors = best
-    made = {
-        name: Correction(
-            length, tuple(Point(axes, float(w)) for (axes, _), w in zip(found, weights[name], strict=True))
-        )
-        for name, found in points.items()
-    }
-    return made, errors
+    y = np.array([factor for _, factor in points])
+    at = np.array([axes for axes, _ in points])
+    squared = ((at[:, None] - at[None]) ** 2).sum(-1)
+    best, made, errors = -inf, None, y
+    for length, spread, noise in product(_LENGTHS, _SPREADS, _NOISES):
+        alike = spread**2 * np.exp(-0.5 * squared / length**2)
+        inverse = np.linalg.inv(alike + (noise**2 + 1e-6) * np.eye(len(y)))
+        alpha, own = inverse @ y, np.diag(inverse)
+        error, variance = alpha / own, 1 / own  # of each point, predicted from the others
+        likelihood = -float((0.5 * error**2 / variance + 0.5 * np.log(variance)).sum())
+        if likelihood > best:
+            best, errors = likelihood, error
+            weights = spread**2 * alpha
+            made = Correction(
+                length, tuple(Point(axes, float(w)) for (axes, _), w in zip(points, weights, strict=True))
+            ) if spread else None  # fmt: skip
+    return made, errors.tolist()
 
 
 def leave_families_out(

@@ -107,7 +107,8 @@ def _copies(kernel: Kernel) -> int:
     wanted = min(_MOST_COPIES, max(2, ceil(_LEAST_S / one)))
     if kernel.weights:
         weight_bytes = _WEIGHT_BYTES[crc32(repr(kernel.geometry).encode()) % len(_WEIGHT_BYTES)]
-        wanted = max(wanted, min(_MOST_COPIES_OF_WEIGHTS, ceil(weight_bytes / (4 * kernel.weights))))
+        enough = ceil(weight_bytes / (4 * kernel.weights))
+        wanted = max(wanted, enough) if enough <= _MOST_COPIES_OF_WEIGHTS else wanted
     return max(1, min(wanted, int(_MOST_S / one)))
 
 
@@ -292,6 +293,10 @@ def _norms(kernel: Kernel, size: Geometry, copies: int) -> tuple[nn.Module, Size
         side = isqrt(positions)
         shape = (channels, side, side) if side * side == positions else (channels, positions, 1)
         return _Chain([_GroupNorm(rows, channels) for _ in range(copies)]), shape
+    if kernel.main == "instance_norm":  # the sizes do not say how many channels it normalises together
+        channels = next(c for c in (64, 32, 16, 8, 4, 2, 1) if length % c == 0)
+        shape = (channels * rows, length // channels, 1)
+        return _Chain([_GroupNorm(rows, channels * rows) for _ in range(copies)]), shape
     if kernel.main == "linalg_vector_norm":
         length = max(1, kernel.reads // kernel.writes)
         return _Chain([_Call(_normalised) for _ in range(copies)]), (1, kernel.writes, length)
@@ -391,6 +396,17 @@ class _Turned(nn.Module):
         return x.transpose(-2, -1).reshape(x.shape)
 
 
+class _Reordered(nn.Module):
+    """A convolution, whose channels a runtime may keep in blocks, before an operation that wants them one by one."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 1, groups=channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x).abs()
+
+
 class _Joined(nn.Module):
     """The input beside itself changed, as two halves of channels, added to what came before."""
 
@@ -415,6 +431,8 @@ def _copying(kernel: Kernel, size: Geometry, copies: int) -> tuple[nn.Module, Si
     main = kernel.main.rstrip("_")
     if main in ("clone", "contiguous", "permute", "transpose"):
         return _on_map(_Chain([_Turned() for _ in range(copies)]), size)
+    if main == "reorder":
+        return _on_map(_Chain([_Reordered(size.out_channels) for _ in range(copies)]), size)
     if main == "cat":
         if size.out_channels % 2 or size.out_size[1] == 1:
             return None

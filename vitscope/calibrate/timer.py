@@ -1,13 +1,20 @@
-"""Time probes on a target: many small files, one after another in few processes, each until its median is known."""
+"""Time probes on a target: many small files, each in a fresh process until its median is known."""
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from statistics import median
 from typing import Any
+
+import torch
+from torch import nn
 
 from vitscope.calibrate.probe import Probe
 from vitscope.calibrate.record import Place, Timed
@@ -15,7 +22,8 @@ from vitscope.errors import UnavailableError, VitscopeError
 from vitscope.export.artifact import Artifact
 from vitscope.export.cache import MODULE, written
 from vitscope.export.interrupt import after_the_converter
-from vitscope.measure.channel import Channel, Job, Samples
+from vitscope.latency.kernels import Kernel
+from vitscope.measure.channel import Channel, Job, MeasureError, Samples
 from vitscope.measure.pipe import RunnerChannel
 from vitscope.measure.record import Protocol
 from vitscope.measure.runtimes import RUNTIMES
@@ -27,40 +35,69 @@ _BLOCK_S, _BLOCK_RUNS = 0.1, 12
 _TOLERANCE = 0.05
 _LIMITS = Protocol()  # its limits of what counts as slowed by something else: the block is measured again
 _RETRIES = 4
-_PROBES_A_PROCESS = 40  # then a fresh one, since memory that lies badly stays so for the life of a process
+
+
+class _Nothing(nn.Module):
+    """As little as a network can do: one addition on 3×8×8."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + 1.0
+
+
+_NOTHING = Probe(Kernel("elementwise", "", 0, 192, 0, 192, 1, (), "add"), 1, _Nothing(), (3, 8, 8), ())
 
 
 class Timer:
-    """Times one probe after another; holds the process they run in. To be closed."""
+    """Times one probe after another, each in a process of its own, as networks are: memory that was freed and taken again
+    lies so badly that a kernel takes up to twice as long in it. The next process starts, and loads its runtime with a file
+    that does next to nothing, while the next probe is exported. To be used as a context.
+    """
 
     def __init__(self, place: Place):
         self.place = place
-        self.version = ""
         self.opened: Any = None
-        self._channel: Channel | None = None
-        self._number = 0
         self._speed = Speed()
+        self._keeps_processes = True  # until the first of them shows otherwise
 
     def __enter__(self) -> Timer:
+        self._stack = ExitStack()
+        self._folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="vitscope-probes-")))
+        self._starter = self._stack.enter_context(ThreadPoolExecutor(1))
+        self._started: Future[Channel] | None = None
+        self._stack.callback(self._drop)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._close()
+        self._stack.close()
+
+    def floor_s(self) -> float:
+        """Seconds of a call that does next to nothing, the least of three processes.
+
+        Raises UnavailableError where the target cannot be reached, MeasureError where it cannot run even that.
+        """
+        found = [self.time(_NOTHING) for _ in range(3)]
+        times = [each.seconds for each in found if each.seconds is not None]
+        if not times:
+            raise MeasureError(f"{self.place.target.name}: {found[0].reason}")
+        return min(times)
 
     def time(self, probe: Probe) -> Timed:
         """The time of `probe`. One that cannot be exported, loaded or run says why; a target that is gone raises."""
         known: dict[str, Any] = {"wanted": probe.wanted, "copies": probe.copies, "kernels": probe.kernels}
-        with tempfile.TemporaryDirectory(prefix="vitscope-probe-") as folder:
+        folder = Path(tempfile.mkdtemp(dir=self._folder))
+        try:
+            self._start()
+            channel = self._load(self._job(probe, folder))
             try:
-                job = self._job(probe, Path(folder))
-                channel = self._load(job)
                 samples, slowed = self._measure(channel)
-            except UnavailableError:
-                self._close()
-                raise
-            except VitscopeError as error:
-                self._close()
-                return Timed(**known, seconds=None, reason=" ".join(str(error).split()))
+            finally:
+                channel.close()
+        except UnavailableError:
+            raise
+        except VitscopeError as error:
+            return Timed(**known, seconds=None, reason=" ".join(str(error).split()))
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
         low, middle, high = _quartiles(samples)
         return Timed(**known, seconds=middle, spread=(high - low) / 2 / middle, slowed=slowed)
 
@@ -76,18 +113,37 @@ class Timer:
             unit=runtime.units[0],
         )  # fmt: skip
 
+    @cached_property
+    def _nothing(self) -> Job:
+        folder = self._folder / "nothing"
+        folder.mkdir()
+        return self._job(_NOTHING, folder)
+
+    def _start(self) -> None:
+        """Start the process of the next probe beside what follows; where a target starts a program for each file, nothing."""
+        if self._started is None and self._keeps_processes:
+            self._started = self._starter.submit(self.place.target.open, self._nothing, self.place.timeout_s)
+
     def _load(self, job: Job) -> Channel:
-        if self._number >= _PROBES_A_PROCESS:
-            self._close()
-        self._number += 1
-        if isinstance(self._channel, RunnerChannel):
-            self._channel.exchange(job)
+        if self._started is None:
+            channel = self.place.target.open(job, self.place.timeout_s)
         else:
-            self._close()
-            self._number = 1
-            self._channel = self.place.target.open(job, self.place.timeout_s)
-        self.opened = self._channel.opened
-        return self._channel
+            started, self._started = self._started, None
+            channel = started.result()
+            self._keeps_processes = isinstance(channel, RunnerChannel)
+            if isinstance(channel, RunnerChannel):
+                channel.exchange(job)  # which closes it where it fails
+            else:
+                channel.close()
+                channel = self.place.target.open(job, self.place.timeout_s)
+        self.opened = channel.opened
+        return channel
+
+    def _drop(self) -> None:
+        """A process that no probe asks for any more."""
+        if self._started is not None:
+            with suppress(VitscopeError):
+                self._started.result().close()
 
     def _measure(self, channel: Channel) -> tuple[tuple[float, ...], bool]:
         """The samples of the first block that nothing slowed; else of the fastest, and that it was slowed."""
@@ -100,11 +156,6 @@ class Timer:
             if not self._speed.is_slowed(around, _LIMITS):
                 return blocks[-1].samples_s, False
         return min(blocks, key=lambda block: median(block.samples_s)).samples_s, True
-
-    def _close(self) -> None:
-        if self._channel is not None:
-            self._channel.close()
-        self._channel, self._number = None, 0
 
 
 def _without_names(artifact: Artifact) -> Artifact:

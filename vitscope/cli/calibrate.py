@@ -244,7 +244,7 @@ def _said(step: Step) -> str:
         case "floor":
             return "time a call that does nothing"
         case "time":
-            return f"{step.done} of {step.total}: {step.name}{error}"
+            return f"{step.done} of {step.total or step.done}: {step.name}{error}"
         case "fit":
             return f"fit {step.done} kernels{error}"
         case "hold out":

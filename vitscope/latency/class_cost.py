@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import ceil, exp, log2
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vitscope.latency.geometry import Geometry
 from vitscope.latency.kernels import Kernel
@@ -21,38 +21,52 @@ FUSED = "fused "  # before the name of an operation that runs while a kernel wri
 
 @dataclass(frozen=True, slots=True)
 class ClassCost:
-    """The four numbers of a class of kernels.
+    """The numbers of a class of kernels.
 
     A kernel starts in `start_s`, and does its work at `work_s` for each MAC (or element, where it has no MACs) as far as
     it is wide: with half as many terms in a sum as `few_terms`, or half as many rows or positions as `few_rows`, each
-    costs three times that.
+    costs three times that. Output channels are padded to `channel_tile`, rows (columns, where there is a window) to
+    `row_tile`.
     """
 
     start_s: float
     work_s: float
     few_terms: float = 0.0
     few_rows: float = 0.0
+    channel_tile: int = 1
+    row_tile: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Seconds per byte by how much a kernel touches: `near_byte_s` while that is much less than `knee_bytes`, and
-    `far_byte_s` when it is much more. Every inference reads all weights of a network once more: when they are much more
-    than `lost_bytes` together the caches hold none of them by then, and each byte takes `cold_byte_s` longer."""
+    """Seconds per byte by how much a kernel touches.
+
+    `near_byte_s` is what a byte takes next to the core. Each level of `farther` adds to it for kernels that touch more than
+    its bytes: (knee in bytes, seconds per byte beyond it). Every inference reads all weights of a network once more: when
+    they are much more than `lost_bytes` together the caches hold none of them by then, and each byte takes `cold_byte_s`
+    longer.
+    """
 
     near_byte_s: float
-    far_byte_s: float
-    knee_bytes: float
+    farther: tuple[tuple[float, float], ...]
     cold_byte_s: float
     lost_bytes: float
 
     def byte_s(self, touched_bytes: float) -> float:
-        far = touched_bytes / (touched_bytes + self.knee_bytes) if touched_bytes else 0.0
-        return self.near_byte_s + (self.far_byte_s - self.near_byte_s) * far
+        return self.near_byte_s + sum(more_s * beyond(touched_bytes, knee) for knee, more_s in self.farther)
+
+    def far_bytes(self, touched_bytes: float) -> float:
+        """How many of the bytes that a kernel touches come from beyond the last level."""
+        return touched_bytes * beyond(touched_bytes, self.farther[-1][0]) if self.farther else touched_bytes
 
     def weight_byte_s(self, weight_bytes: float) -> float:
         """What a byte of weights takes longer in a network that has `weight_bytes` of them."""
-        return self.cold_byte_s * weight_bytes**2 / (weight_bytes**2 + self.lost_bytes**2)
+        return self.cold_byte_s * beyond(weight_bytes, self.lost_bytes)
+
+
+def beyond(num_bytes: Any, knee_bytes: float) -> Any:
+    """How far `num_bytes`, a number or an array, are beyond a cache: 0 well below its knee, a half there, 1 well above."""
+    return num_bytes**2 / (num_bytes**2 + knee_bytes**2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,14 +106,13 @@ class Correction:
 
 @dataclass(frozen=True)
 class ClassCosts:
-    """Costs of every class that was timed. `tile` is what output channels are padded to.
+    """Costs of every class that was timed.
 
     `scale` and `more_s` are what whole networks, where some were timed too, said of every kernel: it takes `scale` as long
     among others as alone, and `more_s` longer.
     """
 
     floor_s: float
-    tile: int
     memory: Memory
     classes: Mapping[str, ClassCost]
     corrections: Mapping[str, Correction]
@@ -117,8 +130,8 @@ class ClassCosts:
         parts = self.parts(kernel, element_bytes)
         if parts is None:
             return None
-        start, compute, traffic = parts
-        seconds = start + max(compute, traffic)
+        start, compute, near, farther = parts
+        seconds = start + max(compute, near) + farther
         correction = self.corrections.get(class_of(kernel))
         if correction is not None and kernel.geometry is not None:
             seconds *= exp(correction.log_factor(axes_of(kernel.geometry)))
@@ -128,19 +141,21 @@ class ClassCosts:
         """Seconds that the weights of a network take because the caches do not hold them from the last inference."""
         return weight_bytes * self.memory.weight_byte_s(weight_bytes)
 
-    def parts(self, kernel: Kernel, element_bytes: int) -> tuple[float, float, float] | None:
-        """(start, compute, traffic) in seconds by the formula alone."""
+    def parts(self, kernel: Kernel, element_bytes: int) -> tuple[float, float, float, float] | None:
+        """Seconds by the formula alone: starting, computing, moving what lies near, and waiting for what lies farther."""
         cost, size = self.classes.get(class_of(kernel)), kernel.geometry
         if cost is None or size is None:
             return None
         terms, rows = terms_and_rows(kernel, size)
-        compute = cost.work_s * work_of(kernel, size, self.tile)
+        compute = cost.work_s * work_of(kernel, size, cost.channel_tile, cost.row_tile)
         compute *= (1 + cost.few_terms / terms) * (1 + cost.few_rows / rows)
         for name in kernel.epilogue:
             fused = self.classes.get(FUSED + name)
             if fused is not None:
                 compute += fused.work_s * kernel.writes
-        return cost.start_s, compute, self.moving_s(kernel, element_bytes)
+        touched = element_bytes * (kernel.reads + kernel.writes + kernel.weights)
+        near = touched * self.memory.near_byte_s
+        return cost.start_s, compute, near, self.moving_s(kernel, element_bytes) - near
 
 
 # Of elementwise operations and copies, those that cost otherwise than one addition, or one copy, of the same size.
@@ -165,14 +180,20 @@ def class_of(kernel: Kernel) -> str:
     return kind
 
 
-def work_of(kernel: Kernel, size: Geometry, tile: int) -> float:
-    """MACs with the output channels padded to `tile`, or elements: window by window where there is one."""
+def work_of(kernel: Kernel, size: Geometry, channel_tile: int, row_tile: int) -> float:
+    """MACs with output channels and rows padded to tiles, or elements: window by window where there is one."""
     if kernel.kind not in PRODUCTS:
         if kernel.kind == "pool":
             return kernel.writes * size.window[0] * size.window[1]
         return max(kernel.reads, kernel.writes)
-    channels = size.out_channels if kernel.kind != "grouped" else size.out_channels / size.groups
-    return kernel.macs * ceil(channels / tile) * tile / channels
+    channels = size.out_channels // (size.groups if kernel.kind == "grouped" else 1)
+    rows = size.out_size[0] * size.out_size[1] if size.window == (1, 1) else size.out_size[1]
+    return kernel.macs * _padding(channels, channel_tile) * _padding(rows, row_tile)
+
+
+def _padding(number: int, tile: int) -> float:
+    """How many times as much there is when `number` is padded to a multiple of `tile`."""
+    return ceil(number / tile) * tile / max(number, 1)
 
 
 def terms_and_rows(kernel: Kernel, size: Geometry) -> tuple[float, float]:

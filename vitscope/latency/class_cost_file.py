@@ -11,12 +11,11 @@ _FIGURES = 5  # of a number: the last changes a prediction by less than a thousa
 def class_lines(costs: ClassCosts) -> list[str]:
     """The lines of YAML below `classes:`, indented by four."""
     memory = costs.memory
+    farther = ", ".join(f"[{_text(knee)}, {_text(more_s)}]" for knee, more_s in memory.farther)
     lines = [
         f"    floor_s: {_text(costs.floor_s)}",
-        f"    tile: {costs.tile}",
-        f"    memory: {{near_byte_s: {_text(memory.near_byte_s)}, far_byte_s: {_text(memory.far_byte_s)}, "
-        f"knee_bytes: {_text(memory.knee_bytes)}, cold_byte_s: {_text(memory.cold_byte_s)}, "
-        f"lost_bytes: {_text(memory.lost_bytes)}}}",
+        f"    memory: {{near_byte_s: {_text(memory.near_byte_s)}, farther: [{farther}], "
+        f"cold_byte_s: {_text(memory.cold_byte_s)}, lost_bytes: {_text(memory.lost_bytes)}}}",
     ]
     if (costs.scale, costs.more_s) != (1.0, 0.0):
         lines.append(f"    refined: {{scale: {_text(costs.scale)}, more_s: {_text(costs.more_s)}}}")
@@ -24,7 +23,8 @@ def class_lines(costs: ClassCosts) -> list[str]:
     for name, cost in sorted(costs.classes.items()):
         lines.append(
             f"      {name}: {{start_s: {_text(cost.start_s)}, work_s: {_text(cost.work_s)}, "
-            f"few_terms: {_text(cost.few_terms)}, few_rows: {_text(cost.few_rows)}}}"
+            f"few_terms: {_text(cost.few_terms)}, few_rows: {_text(cost.few_rows)}, "
+            f"channel_tile: {cost.channel_tile}, row_tile: {cost.row_tile}}}"
         )
     lines.append("    corrections:" if costs.corrections else "    corrections: {}")
     for name, correction in sorted(costs.corrections.items()):
@@ -38,8 +38,8 @@ def parse_classes(part: Fields) -> ClassCosts:
     """What `class_lines` wrote. Raises UsageError with the place of what is wrong."""
     memory = part.record("memory")
     found = Memory(
-        memory.number("near_byte_s"), memory.number("far_byte_s"), memory.number("knee_bytes", positive=True),
-        memory.number("cold_byte_s"), memory.number("lost_bytes", positive=True),
+        memory.number("near_byte_s"), _pairs(memory, "farther"), memory.number("cold_byte_s"),
+        memory.number("lost_bytes", positive=True),
     )  # fmt: skip
     memory.done()
     section = part.record("costs")
@@ -51,6 +51,8 @@ def parse_classes(part: Fields) -> ClassCosts:
             each.number("work_s", positive=True),
             each.number("few_terms"),
             each.number("few_rows"),
+            each.integer("channel_tile", minimum=1),
+            each.integer("row_tile", minimum=1),
         )
         each.done()
     section = part.record("corrections")
@@ -66,7 +68,6 @@ def parse_classes(part: Fields) -> ClassCosts:
         each.done()
     costs = ClassCosts(
         part.number("floor_s", positive=True),
-        part.integer("tile", minimum=1),
         found,
         classes,
         corrections,
@@ -75,6 +76,17 @@ def parse_classes(part: Fields) -> ClassCosts:
     )
     part.done()
     return costs
+
+
+def _pairs(part: Fields, key: str) -> tuple[tuple[float, float], ...]:
+    rows = part.take(key, "a list of pairs of positive numbers")
+    try:
+        found = tuple((float(knee), float(more)) for knee, more in rows)  # type: ignore[attr-defined]
+    except (TypeError, ValueError):
+        raise part.fail(key, "pairs of positive numbers", rows) from None
+    if any(not (0 < knee < float("inf") and 0 <= more < float("inf")) for knee, more in found):
+        raise part.fail(key, "pairs of positive numbers", rows)
+    return found
 
 
 def _points(part: Fields) -> tuple[Point, ...]:

@@ -158,8 +158,7 @@ def memory_bytes(device: Device, kernel: Kernel, *, activations: bool) -> float:
     if not activations:
         return weights
     if device.classes is not None:
-        touched, memory = weights + reads + writes, device.classes.memory
-        return touched * touched / (touched + memory.knee_bytes) if touched else 0.0
+        return device.classes.memory.far_bytes(weights + reads + writes)
     c = device.coefficients
     if c is None:
         return weights
