@@ -12,7 +12,8 @@ import pytest
 
 from vitscope.calibrate.choose import Choice, hold_out
 from vitscope.calibrate.demand import Demand, rough_s
-from vitscope.calibrate.fit import fit, leave_families_out, residuals, total_s, worth_correcting
+from vitscope.calibrate.fit import fit, residuals, total_s
+from vitscope.calibrate.held_out import leave_families_out, worth_correcting
 from vitscope.calibrate.record import Timed
 from vitscope.calibrate.refine import Whole, refine
 from vitscope.calibrate.refine import leave_families_out as leave_out_wholes

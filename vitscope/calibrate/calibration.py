@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from random import Random
 from statistics import median
 from typing import Literal
 
 from vitscope.calibrate.choose import Choice, hold_out
 from vitscope.calibrate.demand import Demand, demand, kernels_of
-from vitscope.calibrate.fit import fit, leave_families_out, total_s, worth_correcting
+from vitscope.calibrate.fit import fit, total_s
+from vitscope.calibrate.held_out import fitted
 from vitscope.calibrate.probe import probe_of
-from vitscope.calibrate.record import Calibration, HeldOut, Learned, Place, Timed
+from vitscope.calibrate.record import Calibration, Learned, Place, Timed
 from vitscope.calibrate.timer import Timer
 from vitscope.latency.class_cost import ClassCosts, class_of
 from vitscope.latency.device import PRECISION_BYTES
@@ -64,12 +65,10 @@ def calibrate(
     size = PRECISION_BYTES[{"fp32": "float32", "fp16": "float16", "int8": "int8"}[place.precision]]
     networks = kernels_of(names, rules, place.batch)
     demands = demand(networks)
-    families = {each.kernel: each.families for each in demands}
+    wanted = {each.kernel for each in demands}
     choice = Choice(demands)
     results: dict[Kernel, Timed] = {}
-    earlier = {
-        each.wanted: each for each in kept if each.wanted in families
-    }  # the last: what was timed again was faster
+    earlier = {each.wanted: each for each in kept if each.wanted in wanted}  # the last: when timed again it was faster
     again: set[Kernel] = set()
     tests = {each.kernel for each in hold_out(demands, min(_HELD_OUT, len(demands) // 5), seed)}
     curve: list[Learned] = []
@@ -163,16 +162,18 @@ def calibrate(
             number = int(number * _GROWTH)
         opened = timer.opened
 
-    timed = tuple(results.values())
-    held_out = leave_families_out(
-        timed, lambda kernel: families[kernel], floor_s, size, lambda done, total: say("hold out", f"{done}/{total}")
+    found = fitted(
+        tuple(results.values()),
+        networks,
+        demands,
+        floor_s,
+        size,
+        lambda done, total: say("hold out", f"{done}/{total}"),
     )
-    corrected = worth_correcting(held_out)
     return Calibration(
-        costs=fit(timed, floor_s, size, corrected=corrected), timed=timed, demands=tuple(demands), networks=networks,
-        curve=tuple(curve), held_out=tuple(_chosen(held_out, corrected)), corrected=corrected, ended=ended,
-        seconds=clock() - began, runtime_version=opened.runtime_version, host=opened.host, processor=opened.processor,
-        system=opened.system, batch=place.batch, element_bytes=size,
+        **{field.name: getattr(found, field.name) for field in fields(found)}, demands=tuple(demands), curve=tuple(curve),
+        ended=ended, seconds=clock() - began, runtime_version=opened.runtime_version, host=opened.host,
+        processor=opened.processor, system=opened.system, batch=place.batch,
     )  # fmt: skip
 
 
@@ -205,10 +206,3 @@ def _is_flat(curve: Sequence[Learned]) -> bool:
     are held out, and the next ones timed may be of a class that none of these has."""
     earlier, last = curve[:-_FLAT_ROUNDS], curve[-_FLAT_ROUNDS:]
     return bool(earlier) and min(each.error for each in last) > min(each.error for each in earlier) - _FLAT
-
-
-def _chosen(held_out: Iterable[HeldOut], corrected: frozenset[str]) -> Iterable[HeldOut]:
-    """As the calibration that is kept would have predicted: with a correction only where it helps."""
-    for each in held_out:
-        use = class_of(each.timed.wanted) in corrected
-        yield each if use else replace(each, corrected_s=each.formula_s)

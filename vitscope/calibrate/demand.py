@@ -9,9 +9,12 @@ from vitscope.latency.kernels import Kernel, lower
 from vitscope.latency.runtime import FusionRules
 from vitscope.profile import deploy_graphs
 from vitscope.spec import load_spec
+from vitscope.spec.zoo import zoo_names
 
 # What a CPU core does at the least, to weigh kernels before anything is timed. Only the order of kernels depends on it.
 _MACS_PER_S, _BYTES_PER_S, _START_S = 30e9, 5e9, 3e-6
+
+_LARGE = 1 << 20  # pixels of an input: networks for larger ones have kernels that take a minute to time
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +35,11 @@ def rough_s(kernel: Kernel, element_bytes: int = 4) -> float:
     """Seconds, within a factor of a few, on some core."""
     moved = element_bytes * (kernel.reads + kernel.writes + kernel.weights)
     return _START_S + max(kernel.macs / _MACS_PER_S, moved / _BYTES_PER_S)
+
+
+def small_networks() -> list[str]:
+    """The networks of the zoo whose inputs are below a megapixel."""
+    return [name for name in zoo_names() if (size := load_spec(name).input)[1] * size[2] < _LARGE]
 
 
 def kernels_of(names: Iterable[str], rules: FusionRules, batch: int = 1) -> dict[str, tuple[str, tuple[Kernel, ...]]]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from math import exp, inf, log
 from statistics import median
 from typing import TYPE_CHECKING
 
-from vitscope.calibrate.record import HeldOut, Timed
+from vitscope.calibrate.record import Timed
 from vitscope.latency.class_cost import (
     FUSED,
     PRODUCTS,
@@ -351,49 +351,6 @@ def _smoothest(points: list[tuple[tuple[float, ...], float]]) -> tuple[Correctio
                 length, tuple(Point(axes, float(w)) for (axes, _), w in zip(points, weights, strict=True))
             ) if spread else None  # fmt: skip
     return made, errors.tolist()
-
-
-def leave_families_out(
-    timed: Sequence[Timed],
-    families: Callable[[Kernel], Collection[str]],
-    floor_s: float,
-    element_bytes: int,
-    on_progress: Callable[[int, int], None] | None = None,
-) -> list[HeldOut]:
-    """Every probe, for every family that asks for its kernel, predicted without all probes whose kernel that family has."""
-    known = [each for each in timed if each.seconds is not None]
-    of = [frozenset(families(each.wanted)) for each in known]
-    names = sorted(set().union(*of)) if of else []
-    found = []
-    for number, family in enumerate(names):
-        if on_progress is not None:
-            on_progress(number, len(names))
-        rest = [each for each, whose in zip(known, of, strict=True) if family not in whose]
-        if not rest:
-            continue
-        costs = fit(rest, floor_s, element_bytes)
-        formula = replace(costs, corrections={})
-        for each, whose in zip(known, of, strict=True):
-            if family in whose:
-                found.append(
-                    HeldOut(
-                        each, family, total_s(formula, each.kernels, element_bytes),
-                        total_s(costs, each.kernels, element_bytes),
-                    )
-                )  # fmt: skip
-    return found
-
-
-def worth_correcting(held_out: Iterable[HeldOut]) -> frozenset[str]:
-    """The classes whose correction brought kernels of unseen families nearer, in mean absolute ln."""
-    plain: dict[str, list[float]] = {}
-    better: dict[str, list[float]] = {}
-    for each in held_out:
-        if each.formula_s and each.corrected_s and each.timed.seconds:
-            name = class_of(each.timed.wanted)
-            plain.setdefault(name, []).append(abs(log(each.formula_s / each.timed.seconds)))
-            better.setdefault(name, []).append(abs(log(each.corrected_s / each.timed.seconds)))
-    return frozenset(name for name, errors in plain.items() if sum(better[name]) < sum(errors))
 
 
 def factor_of(costs: ClassCosts, kernel: Kernel) -> float:

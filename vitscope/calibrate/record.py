@@ -61,16 +61,27 @@ class Learned:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Calibration:
-    """The costs, with all that they were made of. `opened` is what the target said of itself."""
+class Fitted:
+    """The costs, the times that they were fitted to, and how wrong a fit is about families that it has not seen."""
 
     costs: ClassCosts
     timed: tuple[Timed, ...]
-    demands: tuple[Demand, ...]
     networks: Mapping[str, tuple[str, tuple[Kernel, ...]]]
-    curve: tuple[Learned, ...]
     held_out: tuple[HeldOut, ...]
     corrected: frozenset[str]
+    element_bytes: int
+
+    @property
+    def refused(self) -> list[Timed]:
+        return [each for each in self.timed if each.seconds is None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration(Fitted):
+    """A fit, with how its kernels were chosen and timed, and what the target said of itself."""
+
+    demands: tuple[Demand, ...]
+    curve: tuple[Learned, ...]
     ended: str
     seconds: float
     runtime_version: str
@@ -78,8 +89,3 @@ class Calibration:
     processor: str
     system: str
     batch: int
-    element_bytes: int
-
-    @property
-    def refused(self) -> list[Timed]:
-        return [each for each in self.timed if each.seconds is None]

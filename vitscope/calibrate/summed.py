@@ -1,4 +1,4 @@
-"""The error of a network from the errors of its kernels: what a calibration can say of networks that it has not timed."""
+"""The error of a network from the errors of its kernels: what a fit can say of networks that it has not timed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from math import log
 
-from vitscope.calibrate.record import Calibration
+from vitscope.calibrate.record import Fitted
 from vitscope.latency.kernels import Kernel
 from vitscope.latency.score import INTERVAL, conformal
 
@@ -31,16 +31,16 @@ class Summed:
         return log(self.predicted_s / self.timed_s)
 
 
-def summed(calibration: Calibration) -> list[Summed]:
+def summed(fit: Fitted) -> list[Summed]:
     """Every network of which enough kernels were timed."""
     ratio = {
         (each.timed.wanted, each.family): each.corrected_s / each.timed.seconds
-        for each in calibration.held_out
+        for each in fit.held_out
         if each.corrected_s and each.timed.seconds
     }
-    size, costs = calibration.element_bytes, calibration.costs
+    size, costs = fit.element_bytes, fit.costs
     found = []
-    for name, (family, kernels) in calibration.networks.items():
+    for name, (family, kernels) in fit.networks.items():
         counts = Counter(kernels)
         seconds = {kernel: count * (costs.kernel_s(kernel, size) or 0.0) for kernel, count in counts.items()}
         known = {kernel: own for kernel, own in seconds.items() if (kernel, family) in ratio}
@@ -56,9 +56,9 @@ def halfwidth(networks: Sequence[Summed], level: float = INTERVAL) -> float:
     return conformal([abs(each.log_error) for each in networks], level)
 
 
-def difference_factor(networks: Sequence[Summed], calibration: Calibration, level: float = INTERVAL) -> float:
+def difference_factor(networks: Sequence[Summed], fit: Fitted, level: float = INTERVAL) -> float:
     """The error of a difference of two networks as a share of the seconds that only one of them has: the quantile."""
-    size, costs = calibration.element_bytes, calibration.costs
+    size, costs = fit.element_bytes, fit.costs
     seconds: dict[Kernel, float] = {}
     for each in networks:
         for kernel in each.kernels:

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
 # Runtime → its fusion rules (vitscope/latency/runtimes).
 _FUSION = {name: name for name in ("onnxruntime", "openvino", "litert", "executorch")} | {"torch": "eager"}
-_LARGE = 1 << 20  # pixels of an input: networks for larger ones have kernels that take a minute to time
 
 
 def calibrate(
@@ -82,6 +81,7 @@ def calibrate(
     from datetime import date
 
     from vitscope.calibrate.calibration import calibrate as run_calibration
+    from vitscope.calibrate.demand import small_networks
     from vitscope.calibrate.device_file import device_text, held_out_rows
     from vitscope.calibrate.record import Place
     from vitscope.calibrate.refine import leave_families_out, refine
@@ -112,7 +112,7 @@ def calibrate(
             target=run.target, runtime=runtime, precision=_precision(run, runtime), threads=threads, batch=batch,
             affinity=run.affinity or getattr(run.target, "affinity", tuple)(),
         )  # fmt: skip
-        names = models or _zoo()
+        names = models or small_networks()
         times = _Times(output.with_suffix(".times.jsonl"), _identity(place, there[runtime]), again)
         calibration = run_calibration(
             place, rules, names, budget_s=budget_s, kept=times.kept, on_timed=times.add,
@@ -188,14 +188,6 @@ def _whole_networks(
         family, kernels = known[case.network.model]
         found.append(Whole(case.network.model, family, kernels, one.summary.latency_p50_s))
     return found
-
-
-def _zoo() -> list[str]:
-    """The networks of the zoo whose inputs are no larger than a photograph of a phone's screen."""
-    from vitscope.spec import load_spec
-    from vitscope.spec.zoo import zoo_names
-
-    return [name for name in zoo_names() if (size := load_spec(name).input)[1] * size[2] < _LARGE]
 
 
 def _identity(place: Place, version: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from vitscope.cli.options import AsJson, Force, Format, FormatChoice, choose_for
 from vitscope.errors import UnavailableError, UsageError
 
 if TYPE_CHECKING:
-    from vitscope.latency.device import Coefficients
+    from vitscope.latency.device import Coefficients, Device
     from vitscope.latency.score import HeldOutNetwork
 
 app = typer.Typer(
@@ -105,7 +105,8 @@ def check(
 ) -> None:
     """Repeat the fit of a shipped device from its table and print the error held out by family (up to some minutes).
 
-    Exits 1 when the fit does not give the shipped coefficients back.
+    Of a device file that `vitscope calibrate` wrote: from the times that lie beside it. Exits 1 when the fit does not give
+    the shipped coefficients back.
     """
     from dataclasses import asdict
 
@@ -125,10 +126,8 @@ def check(
         form_of(path, "--plot")
         check_writable(path, force)
     if device.classes is not None:
-        raise UnavailableError(
-            f"{device.name} was calibrated on an attached device and its timings are not in the file: `vitscope calibrate` fits "
-            "anew, `vitscope devices show` prints the error held out"
-        )
+        _check_calibrated(Path(name), device, chosen, plot or (), force)
+        return
     if device.coefficients is None:
         raise UnavailableError(f"{device.name} is roofline only, there is no fit to repeat: {device.roofline_only}")
     if device.transfer_from:
@@ -157,6 +156,47 @@ def check(
         emit_tables(check_tables(device, report), chosen.value)
     _draw(device.name, report.held_out, plot or (), force)
     _agree(name, device.coefficients, refit)
+
+
+def _check_calibrated(path: Path, device: Device, chosen: Format, plot: Sequence[Path], force: bool) -> None:
+    """Fit anew to the times that lie beside a calibrated device file. Raises UnavailableError where they are gone."""
+    from dataclasses import asdict
+
+    from vitscope.calibrate.demand import demand, kernels_of, small_networks
+    from vitscope.calibrate.device_file import held_out_rows
+    from vitscope.calibrate.held_out import fitted
+    from vitscope.calibrate.summed import summed
+    from vitscope.calibrate.times import read_timed
+    from vitscope.cli.output import emit_tables
+    from vitscope.cli.progress import Progress
+    from vitscope.latency.score import score
+    from vitscope.report.calibration import fitted_tables
+
+    assert device.classes is not None
+    times = path.with_suffix(".times.jsonl")
+    if not times.exists():
+        raise UnavailableError(
+            f"{times}: not here, which holds what the calibration timed; `vitscope devices show` prints the error held out"
+        )
+    networks = kernels_of(small_networks(), device.rules, device.batch)
+    progress = Progress()
+    try:
+        found = fitted(
+            tuple({each.wanted: each for each in read_timed(times)}.values()), networks, demand(networks),
+            device.classes.floor_s, device.bytes_per_element,
+            lambda done, total: progress.say(f"leave family {done + 1} of {total} out"),
+        )  # fmt: skip
+    finally:
+        progress.clear()
+    judged = summed(found)
+    rows = held_out_rows(judged)
+    if len(rows) < 2:
+        raise UnavailableError(f"{times}: too few of the zoo's kernels were timed to tell an error")
+    if chosen == Format.json:
+        print(json.dumps({"schema_version": 1, "device": device.name, "held_out": asdict(score(rows))}, indent=2))
+    else:
+        emit_tables(fitted_tables(found, judged, score(rows)), chosen.value)
+    _draw(device.name, rows, plot, force)
 
 
 def _draw(device: str, held_out: Sequence[HeldOutNetwork], paths: Sequence[Path], force: bool) -> None:

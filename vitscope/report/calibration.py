@@ -6,7 +6,7 @@ from math import expm1
 from typing import Literal
 
 from vitscope import units
-from vitscope.calibrate.record import Calibration
+from vitscope.calibrate.record import Calibration, Fitted
 from vitscope.calibrate.refine import Refined
 from vitscope.calibrate.summed import Summed, halfwidth
 from vitscope.latency.class_cost import PRODUCTS, ClassCosts, class_of
@@ -18,7 +18,12 @@ _LEFT: Literal["left"] = "left"
 
 def calibration_tables(calibration: Calibration, networks: list[Summed], score: Score) -> list[Table]:
     """Learning curve, classes, and networks as sums of their kernels, each by a fit that has not seen its family."""
-    return [_curve(calibration), _classes(calibration), _networks(calibration, networks, score)]
+    return [_curve(calibration), *fitted_tables(calibration, networks, score)]
+
+
+def fitted_tables(fit: Fitted, networks: list[Summed], score: Score) -> list[Table]:
+    """Classes, and networks as sums of their kernels, each by a fit that has not seen its family."""
+    return [_classes(fit), _networks(networks, score)]
 
 
 def _curve(calibration: Calibration) -> Table:
@@ -35,23 +40,23 @@ def _curve(calibration: Calibration) -> Table:
     )
 
 
-def _classes(calibration: Calibration) -> Table:
+def _classes(fit: Fitted) -> Table:
     errors: dict[str, list[tuple[float, float]]] = {}
-    for each in calibration.held_out:
+    for each in fit.held_out:
         if each.formula_s and each.corrected_s and each.timed.seconds:
             pair = (abs(each.formula_s / each.timed.seconds - 1), abs(each.corrected_s / each.timed.seconds - 1))
             errors.setdefault(class_of(each.timed.wanted), []).append(pair)
     numbers: dict[str, int] = {}
-    for each in calibration.timed:
+    for each in fit.timed:
         if each.seconds is not None:
             numbers[class_of(each.wanted)] = numbers.get(class_of(each.wanted), 0) + 1
     rows = []
-    for name, cost in sorted(calibration.costs.classes.items(), key=lambda item: -numbers.get(item[0], 0)):
+    for name, cost in sorted(fit.costs.classes.items(), key=lambda item: -numbers.get(item[0], 0)):
         rate = units.si(1 / cost.work_s, "MAC/s" if name in PRODUCTS else "/s")
         found = errors.get(name, [])
         formula = units.percent(sum(a for a, _ in found) / len(found)) if found else units.UNKNOWN
         shipped = units.percent(sum(b for _, b in found) / len(found)) if found else units.UNKNOWN
-        points = calibration.costs.corrections.get(name)
+        points = fit.costs.corrections.get(name)
         rows.append(
             Row((
                 name, str(numbers.get(name, 0)), rate, units.seconds(cost.start_s), formula, shipped,
@@ -66,7 +71,7 @@ def _classes(calibration: Calibration) -> Table:
     return Table(columns, tuple(rows), title="classes of kernels", notes=(note,))
 
 
-def _networks(calibration: Calibration, networks: list[Summed], s: Score) -> Table:
+def _networks(networks: list[Summed], s: Score) -> Table:
     rows = [
         Row((
             each.name, each.family, units.milliseconds(each.timed_s), units.milliseconds(each.predicted_s),
