@@ -18,6 +18,7 @@ from vitscope.latency.class_cost import (
     Point,
     axes_of,
     class_of,
+    footprint,
     work_of,
 )
 from vitscope.latency.class_cost_file import class_lines, parse_classes
@@ -61,9 +62,15 @@ def test_a_kernel_takes_its_start_and_the_longer_of_computing_and_moving() -> No
 
 
 def test_weights_that_the_caches_have_lost_take_longer() -> None:
-    assert COSTS.cold_s(1e5) < 0.001 * 1e5 * MEMORY.cold_byte_s
-    assert COSTS.cold_s(1e7) == pytest.approx(0.5 * 1e7 * MEMORY.cold_byte_s)
-    assert COSTS.cold_s(1e9) == pytest.approx(1e9 * MEMORY.cold_byte_s, rel=1e-3)
+    warm = 1e6 * MEMORY.cold_byte_s
+    assert COSTS.cold_s(1e6, 3e6) < 0.001 * warm
+    assert COSTS.cold_s(1e6, 1e7) == pytest.approx(0.5 * warm)
+    assert COSTS.cold_s(1e6, 1e8) == pytest.approx(warm, rel=1e-3)
+
+
+def test_a_network_goes_through_its_weights_and_its_largest_activations() -> None:
+    small, large = pointwise(64, 128, 14), pointwise(64, 128, 28)
+    assert footprint([small, large, large], 4) == 4 * (3 * small.weights + large.reads + large.writes)
 
 
 def test_channels_are_padded_to_the_tile() -> None:

@@ -9,8 +9,10 @@ from random import Random
 from statistics import median
 from typing import Literal
 
+from vitscope.calibrate.block import blocks_of
+from vitscope.calibrate.block_probe import block_probe
 from vitscope.calibrate.choose import Choice, hold_out
-from vitscope.calibrate.demand import Demand, demand, kernels_of
+from vitscope.calibrate.demand import Demand, beyond_the_zoo, demand, kernels_of
 from vitscope.calibrate.fit import fit, total_s
 from vitscope.calibrate.held_out import fitted
 from vitscope.calibrate.probe import probe_of
@@ -29,6 +31,8 @@ _FLAT, _FLAT_ROUNDS = (
     3,
 )  # the held-out error has stopped falling when so many rounds have not brought it so far down
 _SLOW = 0.12  # a kernel that took this much longer than predicted is timed once more
+_KERNELS = 0.6  # of the time, for kernels alone; then blocks of networks are timed
+_FEW = 8  # networks up to which their kernels alone are timed: somebody's own
 _FITTING_S = 40.0  # of the budget, kept for the fits and the held-out report
 
 
@@ -36,7 +40,7 @@ _FITTING_S = 40.0  # of the budget, kept for the fits and the held-out report
 class Step:
     """What a calibration waits for. `done` kernels are timed; `error` is that of kernels held out, once known."""
 
-    what: Literal["floor", "time", "fit", "hold out"]
+    what: Literal["floor", "time", "fit", "block", "hold out"]
     name: str
     done: int
     total: int
@@ -61,11 +65,13 @@ def calibrate(
     where the place cannot be reached, MeasureError where nothing could be timed there.
     """
     began = clock()
-    deadline = began + max(budget_s - _FITTING_S, budget_s / 2)
+    end = began + max(budget_s - _FITTING_S, budget_s / 2)
+    deadline = began + _KERNELS * (end - began)  # the rest is for blocks
     size = PRECISION_BYTES[{"fp32": "float32", "fp16": "float16", "int8": "int8"}[place.precision]]
     networks = kernels_of(names, rules, place.batch)
-    demands = demand(networks)
-    wanted = {each.kernel for each in demands}
+    demands = [*demand(networks), *(beyond_the_zoo(place.batch) if len(networks) > _FEW else ())]
+    blocks = blocks_of(names, rules, place.batch)
+    wanted = {each.kernel for each in (*demands, *blocks)}
     choice = Choice(demands)
     results: dict[Kernel, Timed] = {}
     earlier = {each.wanted: each for each in kept if each.wanted in wanted}  # the last: when timed again it was faster
@@ -76,7 +82,7 @@ def calibrate(
 
     with Timer(place) as timer:
 
-        def say(what: Literal["floor", "time", "fit", "hold out"], name: str = "", total: int = 0) -> None:
+        def say(what: Literal["floor", "time", "fit", "block", "hold out"], name: str = "", total: int = 0) -> None:
             if on_progress is not None:
                 on_progress(Step(what, name, len(results), total, curve[-1].error if curve else None))
 
@@ -141,7 +147,7 @@ def calibrate(
                 break
             Random(seed + number).shuffle(chosen)
             if not time_all(chosen, len(results) + len(chosen)):
-                ended = f"the budget of {budget_s / 60:.3g} minutes is spent"
+                ended = f"the kernels' share of the budget of {budget_s / 60:.3g} minutes is spent"
             train = [each for kernel, each in results.items() if kernel not in tests]
             if not any(each.seconds for each in train):
                 raise MeasureError(
@@ -160,12 +166,27 @@ def calibrate(
             if not ended and _is_flat(curve):
                 ended = "the error of kernels held out stopped falling"
             number = int(number * _GROWTH)
+        timed_blocks = 0
+        for each in blocks:
+            found = earlier.get(each.kernel)
+            if found is None:
+                if clock() >= end:
+                    break
+                probe = block_probe(each, rules, place.batch)
+                if probe is None:
+                    continue
+                say("block", f"{each.block.kind} on {each.in_shape}", timed_blocks)
+                found = timer.time(probe)
+                if on_timed is not None:
+                    on_timed(found)
+            results[each.kernel] = found
+            timed_blocks += 1
         opened = timer.opened
 
     found = fitted(
         tuple(results.values()),
         networks,
-        demands,
+        (*demands, *blocks),
         floor_s,
         size,
         lambda done, total: say("hold out", f"{done}/{total}"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
+from vitscope.latency.geometry import Geometry
 from vitscope.latency.kernels import Kernel, lower
 from vitscope.latency.runtime import FusionRules
 from vitscope.profile import deploy_graphs
@@ -50,6 +51,23 @@ def kernels_of(names: Iterable[str], rules: FusionRules, batch: int = 1) -> dict
         kernels = tuple(bare(k) for graph in deploy_graphs(spec, batch) for k in lower(graph, rules))
         found[name] = (spec.family or name, kernels)
     return found
+
+
+def beyond_the_zoo(batch: int = 1) -> list[Demand]:
+    """Grouped convolutions, of which the zoo has few, as other networks have them: groups of 8 to 64 channels."""
+    made = []
+    for width in (8, 16, 24, 32, 40, 64):
+        for side, groups in ((56, 4), (28, 8), (14, 16), (7, 24)):
+            channels, positions = width * groups, batch * side * side
+            size = Geometry(
+                batch, channels, channels, (3, 3), (1, 1), (1, 1), groups, in_size=(side, side), out_size=(side, side)
+            )
+            kernel = Kernel(
+                "grouped", "", 9 * width * channels * positions, channels * positions, 9 * width * channels + channels,
+                channels * positions, 9 * width, (), "convolution", ("relu",), size,
+            )  # fmt: skip
+            made.append(Demand(kernel, 0.02, frozenset()))
+    return made
 
 
 def demand(networks: Mapping[str, tuple[str, tuple[Kernel, ...]]]) -> list[Demand]:

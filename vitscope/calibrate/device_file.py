@@ -89,10 +89,13 @@ def facts(calibration: Calibration) -> tuple[float, float]:
 
 
 def _data(calibration: Calibration, timed: int) -> str:
-    classes = len({class_of(each.wanted) for each in calibration.timed if each.seconds is not None})
+    classes = len(
+        {class_of(each.wanted) for each in calibration.timed if each.seconds is not None and not each.is_block}
+    )
+    blocks = sum(each.is_block and each.seconds is not None for each in calibration.timed)
     last = f"; {percent(calibration.curve[-1].error)} mean error on kernels held out" if calibration.curve else ""
     return (
-        f"{timed} kernels of {classes} classes, from {len(calibration.networks)} networks, in "
+        f"{timed - blocks} kernels of {classes} classes and {blocks} blocks, from {len(calibration.networks)} networks, in "
         f"{calibration.seconds / 60:.1f} minutes{last}"
     )
 

@@ -22,6 +22,8 @@ from vitscope.latency.class_cost import (
     axes_of,
     beyond,
     class_of,
+    footprint,
+    lost,
     terms_and_rows,
     work_of,
 )  # fmt: skip
@@ -77,6 +79,7 @@ class _Rows:
     rows: np.ndarray
     touched: np.ndarray
     weights: np.ndarray  # bytes
+    footprint: np.ndarray  # bytes of each probe
     fused: np.ndarray  # elements written × which fused operations, as a matrix (rows, fused classes)
 
 
@@ -116,11 +119,12 @@ class _Problem:
         self.fused = sorted({name for kernel in kernels for name in kernel.epilogue})
         self.rows = _rows(timed, self.classes, self.fused, element_bytes)
         self.log_s = np.log([each.seconds for each in timed if each.seconds is not None])
-        self.wanted = np.array([self.classes.index(class_of(each.wanted)) for each in timed])
+        numbers = {name: index for index, name in enumerate(self.classes)}
+        self.wanted = np.array([-1 if each.is_block else numbers[class_of(each.wanted)] for each in timed])
         self.is_product = np.array([name in PRODUCTS for name in self.classes])
         self.is_summed = np.array([name in PRODUCTS or name.startswith(("softmax", "norm")) for name in self.classes])
         work = [
-            "depthwise" if name == "depthwise" else "product" if name in PRODUCTS else "element"
+            "depthwise" if name.startswith("depthwise") else "product" if name in PRODUCTS else "element"
             for name in self.classes
         ]
         n = len(self.classes)
@@ -166,7 +170,7 @@ class _Problem:
         return _Rows(
             tuple(rows.kernels[i] for i in chosen), np.searchsorted(probes, rows.probe[chosen]), rows.count[chosen],
             rows.kind[chosen], rows.work[chosen], rows.terms[chosen], rows.rows[chosen], rows.touched[chosen],
-            rows.weights[chosen], rows.fused[chosen],
+            rows.weights[chosen], rows.footprint[probes], rows.fused[chosen],
         )  # fmt: skip
 
     def _tiled(self, rows: _Rows, tiles: Tiles) -> _Rows:
@@ -186,7 +190,7 @@ class _Problem:
         n, f, probes = len(self.classes), len(self.fused), len(log_s)
         value = np.exp(x)
         start, per, terms, few = value[:n], value[n : 2 * n], value[2 * n : 3 * n], value[3 * n : 4 * n]
-        ends, (near, *farther, cold, lost, floor) = value[4 * n : 4 * n + f], value[4 * n + f :]
+        ends, (near, *farther, cold, lost_bytes, floor) = value[4 * n : 4 * n + f], value[4 * n + f :]
         kind, index = rows.kind, np.arange(len(rows.probe))
         by_terms = self.is_summed[kind] * terms[kind] / rows.terms
         by_rows = self.is_product[kind] * few[kind] / rows.rows
@@ -200,7 +204,7 @@ class _Problem:
         bound = whole >= traffic
         seconds = rows.count * (start[kind] + np.maximum(whole, traffic) + sum(levels))
         weights = np.bincount(rows.probe, rows.count * rows.weights, minlength=probes)
-        is_lost = beyond(weights, lost)
+        is_lost = lost(rows.footprint, lost_bytes)
         missed = weights * cold * is_lost
         total = floor + np.bincount(rows.probe, seconds, minlength=probes) + missed
         slopes = np.zeros((len(index), len(x)))
@@ -217,7 +221,7 @@ class _Problem:
         slopes *= rows.count[:, None]
         jacobian = np.add.reduceat(slopes, np.searchsorted(rows.probe, np.arange(probes)))
         jacobian[:, -3] = missed
-        jacobian[:, -2] = -2 * missed * (1 - is_lost)
+        jacobian[:, -2] = -6 * missed * (1 - is_lost)
         jacobian[:, -1] = floor
         residual, slope = soft_l1((np.log(total) - log_s) / _ROBUST)
         jacobian *= (slope / total / _ROBUST)[:, None]
@@ -266,6 +270,7 @@ def _rows(timed: Sequence[Timed], classes: Sequence[str], fused: Sequence[str], 
         rows=np.array([float(rows) for _, rows in both]),
         touched=np.array([float(element_bytes * (k.reads + k.writes + k.weights)) for *_, k in flat]),
         weights=np.array([float(element_bytes * k.weights) for *_, k in flat]),
+        footprint=np.array([float(footprint(each.kernels, element_bytes)) for each in timed]),
         fused=ends,
     )
 
@@ -278,11 +283,12 @@ def total_s(costs: ClassCosts, kernels: Sequence[Kernel], element_bytes: int) ->
         if seconds is None:
             return None
         total += count * seconds
-    return total + costs.cold_s(_weight_bytes(kernels, element_bytes))
+    return total + _cold_s(costs, kernels, element_bytes)
 
 
-def _weight_bytes(kernels: Iterable[Kernel], element_bytes: int) -> int:
-    return element_bytes * sum(kernel.weights for kernel in kernels)
+def _cold_s(costs: ClassCosts, kernels: Sequence[Kernel], element_bytes: int) -> float:
+    weight_bytes = element_bytes * sum(kernel.weights for kernel in kernels)
+    return costs.cold_s(weight_bytes, footprint(kernels, element_bytes))
 
 
 def residuals(
@@ -292,7 +298,7 @@ def residuals(
     found: dict[str, list[tuple[tuple[float, ...], float]]] = {}
     formula = replace(costs, corrections={})
     for each in timed:
-        if each.seconds is None:
+        if each.seconds is None or each.is_block:
             continue
         name = class_of(each.wanted)
         own = others = 0.0
@@ -304,7 +310,7 @@ def residuals(
                 sizes.add(kernel.geometry)
             else:
                 others += seconds
-        others += costs.floor_s + costs.cold_s(_weight_bytes(each.kernels, element_bytes))
+        others += costs.floor_s + _cold_s(costs, each.kernels, element_bytes)
         left = each.seconds - others
         if own > _SHARE * (own + others) and left > 0:
             factor = max(-_LARGEST, min(_LARGEST, log(left / own)))

@@ -41,6 +41,11 @@ class Timed:
     slowed: bool = False
     reason: str = ""
 
+    @property
+    def is_block(self) -> bool:
+        """Whether it is of a block of networks, for which `wanted` stands in, instead of one kernel's copies."""
+        return self.wanted.geometry is None
+
 
 @dataclass(frozen=True, slots=True)
 class HeldOut:

@@ -239,6 +239,8 @@ def _said(step: Step) -> str:
             return f"{step.done} of {step.total or step.done}: {step.name}{error}"
         case "fit":
             return f"fit {step.done} kernels{error}"
+        case "block":
+            return f"{step.total + 1} blocks of networks: {step.name}{error}"
         case "hold out":
             return f"leave family {step.name} out{error}"
     raise AssertionError(step.what)

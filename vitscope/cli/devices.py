@@ -162,6 +162,7 @@ def _check_calibrated(path: Path, device: Device, chosen: Format, plot: Sequence
     """Fit anew to the times that lie beside a calibrated device file. Raises UnavailableError where they are gone."""
     from dataclasses import asdict
 
+    from vitscope.calibrate.block import blocks_of
     from vitscope.calibrate.demand import demand, kernels_of, small_networks
     from vitscope.calibrate.device_file import held_out_rows
     from vitscope.calibrate.held_out import fitted
@@ -182,7 +183,8 @@ def _check_calibrated(path: Path, device: Device, chosen: Format, plot: Sequence
     progress = Progress()
     try:
         found = fitted(
-            tuple({each.wanted: each for each in read_timed(times)}.values()), networks, demand(networks),
+            tuple({each.wanted: each for each in read_timed(times)}.values()), networks,
+            (*demand(networks), *blocks_of(small_networks(), device.rules, device.batch)),
             device.classes.floor_s, device.bytes_per_element,
             lambda done, total: progress.say(f"leave family {done + 1} of {total} out"),
         )  # fmt: skip

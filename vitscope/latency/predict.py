@@ -70,6 +70,7 @@ class SegmentCost:
     macs: int
     weight_bytes: int
     activation_bytes: int
+    largest_bytes: int  # activations of the kernel that reads and writes most
     kernels: int
     unknown_bytes: int
 
@@ -142,7 +143,7 @@ def bound_seconds(device: Device, kernel: Kernel) -> float:
 def segment_cost(device: Device, graph: Graph) -> SegmentCost:
     """Lower `graph` and add up its kernels. Kept: a search asks for the same block again and again."""
     serial = traffic = compute = bound = 0.0
-    macs = weights = activations = unknown = 0
+    macs = weights = activations = largest = unknown = 0
     overlap = device.coefficients.overlap if device.coefficients else "none"
     size = device.bytes_per_element
     kernels = lower(graph, device.rules)
@@ -160,11 +161,12 @@ def segment_cost(device: Device, graph: Graph) -> SegmentCost:
         macs += kernel.macs
         weights += kernel.weights
         activations += kernel.reads + kernel.writes
+        largest = max(largest, kernel.reads + kernel.writes)
         if not is_known(device, kernel):
             unknown += kernel.weights + kernel.reads + kernel.writes
     return SegmentCost(
-        serial, traffic, compute, bound, macs, weights * size, activations * size, len(kernels), unknown * size
-    )
+        serial, traffic, compute, bound, macs, weights * size, activations * size, largest * size, len(kernels), unknown * size
+    )  # fmt: skip
 
 
 def predict(device: Device, graphs: Sequence[Graph]) -> Prediction:
@@ -176,7 +178,8 @@ def predict(device: Device, graphs: Sequence[Graph]) -> Prediction:
     costs = [segment_cost(device, graph) for graph in graphs]
     shares = _shares(costs)
     if device.classes is not None:
-        weight_byte_s = device.classes.memory.weight_byte_s(sum(cost.weight_bytes for cost in costs))
+        footprint_bytes = sum(cost.weight_bytes for cost in costs) + max((c.largest_bytes for c in costs), default=0)
+        weight_byte_s = device.classes.memory.weight_byte_s(footprint_bytes)
         shares = tuple(share + cost.weight_bytes * weight_byte_s for share, cost in zip(shares, costs, strict=True))
     floor = device.floor_s
     total = floor + sum(shares)

@@ -43,12 +43,12 @@ def _curve(calibration: Calibration) -> Table:
 def _classes(fit: Fitted) -> Table:
     errors: dict[str, list[tuple[float, float]]] = {}
     for each in fit.held_out:
-        if each.formula_s and each.corrected_s and each.timed.seconds:
+        if each.formula_s and each.corrected_s and each.timed.seconds and not each.timed.is_block:
             pair = (abs(each.formula_s / each.timed.seconds - 1), abs(each.corrected_s / each.timed.seconds - 1))
             errors.setdefault(class_of(each.timed.wanted), []).append(pair)
     numbers: dict[str, int] = {}
     for each in fit.timed:
-        if each.seconds is not None:
+        if each.seconds is not None and not each.is_block:
             numbers[class_of(each.wanted)] = numbers.get(class_of(each.wanted), 0) + 1
     rows = []
     for name, cost in sorted(fit.costs.classes.items(), key=lambda item: -numbers.get(item[0], 0)):
@@ -67,8 +67,21 @@ def _classes(fit: Fitted) -> Table:
         Column("class", _LEFT), Column("timed"), Column("at best"), Column("start"), Column("formula, held out"),
         Column("shipped, held out"), Column("correction"),
     )  # fmt: skip
-    note = "a class is corrected near kernels that were timed only where that brought kernels of unseen families nearer"
-    return Table(columns, tuple(rows), title="classes of kernels", notes=(note,))
+    notes = [
+        "a class is corrected near kernels that were timed only where that brought kernels of unseen families nearer"
+    ]
+    blocks = [
+        abs(each.corrected_s / each.timed.seconds - 1)
+        for each in fit.held_out
+        if each.timed.is_block and each.corrected_s and each.timed.seconds
+    ]
+    if blocks:
+        notes.append(
+            f"{len({each.timed.wanted for each in fit.held_out if each.timed.is_block})} blocks of networks, without their "
+            f"family: mean error {units.percent(sum(blocks) / len(blocks))}, within 10% "
+            f"{units.percent(sum(error <= 0.1 for error in blocks) / len(blocks))}"
+        )
+    return Table(columns, tuple(rows), title="classes of kernels", notes=tuple(notes))
 
 
 def _networks(networks: list[Summed], s: Score) -> Table:

@@ -1,0 +1,54 @@
+"""block_probe(demand): a few copies of a block in a chain, as a network stands them there, or one where sizes change."""
+
+from __future__ import annotations
+
+from math import ceil
+
+import torch
+from torch import Tensor, nn
+
+from vitscope.blocks import build_block
+from vitscope.calibrate.block import BlockDemand
+from vitscope.calibrate.demand import bare
+from vitscope.calibrate.probe import Probe
+from vitscope.graph.trace import trace
+from vitscope.latency.kernels import lower
+from vitscope.latency.runtime import FusionRules
+from vitscope.model import fuse_in_place
+from vitscope.spec.shape import features
+from vitscope.subject import spread_constants
+
+_LEAST_S, _MOST_COPIES = 2e-3, 4  # roughly, of all copies together
+
+
+def block_probe(demand: BlockDemand, rules: FusionRules, batch: int = 1) -> Probe | None:
+    """The probe of a block; None for one whose input is no image and no tokens."""
+    shape = features(demand.in_shape)[0].tensor(batch)
+    copies = min(_MOST_COPIES, max(1, ceil(_LEAST_S / demand.rough_s))) if demand.repeats else 1
+    if len(shape) not in (3, 4):
+        return None
+    size = tuple(shape[1:]) if len(shape) == 4 else (1, *shape[1:])
+
+    def made() -> nn.Module:
+        torch.manual_seed(0)
+        body = nn.Sequential(*(build_block(demand.block, demand.in_shape) for _ in range(copies))).eval()
+        if not any(p.is_meta for p in body.parameters()):
+            spread_constants(body)
+        fuse_in_place(body)
+        return body if len(shape) == 4 else _OnTokens(body)
+
+    with torch.device("meta"):
+        graph = trace(made(), torch.empty((batch, *size)))
+    kernels = tuple(bare(found) for found in lower(graph, rules))
+    return Probe(demand.kernel, copies, made(), size, kernels)  # type: ignore[arg-type]
+
+
+class _OnTokens(nn.Module):
+    """A network of tokens (B, T, C) on the image (B, 1, T, C)."""
+
+    def __init__(self, body: nn.Module):
+        super().__init__()
+        self.body = body
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(x.squeeze(1))
