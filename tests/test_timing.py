@@ -76,6 +76,18 @@ def test_a_block_is_long_enough_and_has_enough_runs(each_s: float, min_s: float,
     assert script.runs == runs
 
 
+def test_what_is_done_between_runs_is_not_timed() -> None:
+    script = Script([0.01])
+    done = []
+
+    def between() -> None:
+        done.append(script.runs)
+        script.now += 5.0
+
+    assert sample(script.run, min_s=0.03, min_runs=3, between=between, clock=script.clock) == pytest.approx([0.01] * 3)
+    assert done == [0, 1, 2]
+
+
 def test_samples_come_in_order_and_one_by_one() -> None:
     script = Script([1.0, 4.0, 2.0])
     assert sample(script.run, min_s=0, min_runs=3, clock=script.clock) == [1.0, 4.0, 2.0]

@@ -150,7 +150,10 @@ class Timer:
         channel.warm(_WARM_S, _WARM_RUNS, _TOLERANCE, _WARM_LIMIT_S)
         blocks: list[Samples] = []
         for _ in range(_RETRIES):
-            blocks.append(channel.block(_BLOCK_S, _BLOCK_RUNS))
+            if isinstance(channel, RunnerChannel):
+                blocks.append(channel.block(_BLOCK_S, _BLOCK_RUNS, cold=True))
+            else:
+                blocks.append(channel.block(_BLOCK_S, _BLOCK_RUNS))
             around = (blocks[-1].before, blocks[-1].after)
             self._speed.read(around)
             if not self._speed.is_slowed(around, _LIMITS):

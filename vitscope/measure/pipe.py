@@ -199,9 +199,10 @@ class RunnerChannel:
             return seconds, bool(answer["stable"])
         raise AssertionError("unreachable")
 
-    def block(self, min_s: float, min_runs: int) -> Samples:
+    def block(self, min_s: float, min_runs: int, *, cold: bool = False) -> Samples:
+        """One block of timed inferences; `cold`: the caches are cleared before each."""
         expected = max(min_s, min_runs * self._run_s)
-        answer = self._ask({"do": "block", "min_s": min_s, "min_runs": min_runs}, _REPEAT * expected)
+        answer = self._ask({"do": "block", "min_s": min_s, "min_runs": min_runs, "cold": cold}, _REPEAT * expected)
         with self._reading("block"):
             samples = tuple(float(value) for value in answer["samples_s"])
             if not samples or min(samples) < 0:

@@ -67,11 +67,13 @@ def sample(
     *,
     min_s: float,
     min_runs: int,
+    between: Callable[[], object] | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> list[float]:
     """Seconds of each of at least `min_runs` consecutive runs that together take at least `min_s`.
 
-    Between the two readings of the clock stands the call alone; the garbage collector rests meanwhile.
+    `between` is called before each run and not timed. Between the two readings of the clock stands the call alone; the
+    garbage collector rests meanwhile.
     """
     times: list[float] = []
     keep = times.append
@@ -82,6 +84,8 @@ def sample(
         total = 0.0
         left = max(1, min_runs)
         while left > 0 or total < min_s:
+            if between is not None:
+                between()
             start = clock()
             run()
             taken = clock() - start
