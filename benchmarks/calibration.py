@@ -93,13 +93,14 @@ def page(runtime: str) -> str:
         return ""
     device = load_device(file)
     assert device.classes is not None
-    timed = read_timed(FOLDER / f"{runtime}.times.jsonl")
+    timed = list({each.wanted: each for each in read_timed(FOLDER / f"{runtime}.times.jsonl")}.values())
+    corrected = frozenset(device.classes.corrections)
     networks = measured(runtime, device.rules)
     floor = device.classes.floor_s
     results = {
         "calibrated": predictions(networks, lambda _: device.classes),
-        "calibrated, without its family": predictions(networks, left_out(networks, timed, floor, corrected=True)),
-        "the same, formula alone": predictions(networks, left_out(networks, timed, floor, corrected=False)),
+        "calibrated, without its family": predictions(networks, left_out(networks, timed, floor, corrected)),
+        "the same, formula alone": predictions(networks, left_out(networks, timed, floor, frozenset())),
         "random forest on kernels (nn-Meter's manner)": forests(networks, timed, device.classes),
         "13 terms, non-negative, on whole networks": by_family(networks, thirteen_terms, additive),
         "MACs": by_family(networks, lambda n: [1.0, n.macs], additive),
@@ -182,16 +183,18 @@ def predictions(networks: Sequence[Network], costs_of: Callable[[Network], Class
 
 
 def left_out(
-    networks: Sequence[Network], timed: Sequence[Timed], floor_s: float, *, corrected: bool
+    networks: Sequence[Network], timed: Sequence[Timed], floor_s: float, corrected: frozenset[str]
 ) -> Callable[[Network], ClassCosts]:
-    """Costs fitted without any kernel that a network of the same family has."""
+    """Costs fitted without any kernel that a network of the same family has, and without any block that has one."""
     made: dict[str, ClassCosts] = {}
 
     def costs_of(network: Network) -> ClassCosts:
         if network.family not in made:
             theirs = {kernel for n in networks if n.family == network.family for kernel in n.kernels}
-            rest = [each for each in timed if each.wanted not in theirs]
-            made[network.family] = fit(rest, floor_s, FLOAT_BYTES, corrected=None if corrected else ())
+            rest = [
+                each for each in timed if each.wanted not in theirs and not (each.is_block and theirs & {*each.kernels})
+            ]
+            made[network.family] = fit(rest, floor_s, FLOAT_BYTES, corrected=corrected)
         return made[network.family]
 
     return costs_of
@@ -272,7 +275,7 @@ def forests(networks: Sequence[Network], timed: Sequence[Timed], costs: ClassCos
     formula = replace(costs, corrections={})
     samples: list[tuple[Timed, str, list[float], float]] = []
     for each in timed:
-        factors = residuals([each], formula, FLOAT_BYTES).get(class_of(each.wanted))
+        factors = None if each.is_block else residuals([each], formula, FLOAT_BYTES).get(class_of(each.wanted))
         own = formula.kernel_s(each.wanted, FLOAT_BYTES)
         if factors and own:
             samples.append((each, class_of(each.wanted), _sizes(each.wanted), own * exp(factors[0][1])))

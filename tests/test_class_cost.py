@@ -18,7 +18,6 @@ from vitscope.latency.class_cost import (
     Point,
     axes_of,
     class_of,
-    footprint,
     work_of,
 )
 from vitscope.latency.class_cost_file import class_lines, parse_classes
@@ -26,7 +25,7 @@ from vitscope.latency.fields import Fields
 from vitscope.latency.geometry import Geometry, matmul_geometry, softmax_geometry
 from vitscope.latency.kernels import Kernel
 
-MEMORY = Memory(near_byte_s=1e-11, farther=((1e6, 2e-11), (1e7, 1e-10)), cold_byte_s=5e-11, lost_bytes=1e7)
+MEMORY = Memory(near_byte_s=1e-11, farther=((1e6, 2e-11), (1e7, 1e-10)), cold_byte_s=5e-11)
 
 
 def pointwise(before: int, after: int, side: int, epilogue: tuple[str, ...] = ()) -> Kernel:
@@ -57,20 +56,9 @@ def test_a_kernel_takes_its_start_and_the_longer_of_computing_and_moving() -> No
     touched = 4 * (kernel.reads + kernel.writes + kernel.weights)
     assert near == pytest.approx(1e-11 * touched)
     beyond = {knee: touched**2 / (touched**2 + knee**2) for knee in (1e6, 1e7)}
-    assert farther == pytest.approx(touched * (2e-11 * beyond[1e6] + 1e-10 * beyond[1e7]))
+    cold = 4 * kernel.weights * 5e-11
+    assert farther == pytest.approx(touched * (2e-11 * beyond[1e6] + 1e-10 * beyond[1e7]) + cold)
     assert COSTS.kernel_s(kernel, 4) == pytest.approx(start + max(compute, near) + farther)
-
-
-def test_weights_that_the_caches_have_lost_take_longer() -> None:
-    warm = 1e6 * MEMORY.cold_byte_s
-    assert COSTS.cold_s(1e6, 3e6) < 0.001 * warm
-    assert COSTS.cold_s(1e6, 1e7) == pytest.approx(0.5 * warm)
-    assert COSTS.cold_s(1e6, 1e8) == pytest.approx(warm, rel=1e-3)
-
-
-def test_a_network_goes_through_its_weights_and_its_largest_activations() -> None:
-    small, large = pointwise(64, 128, 14), pointwise(64, 128, 28)
-    assert footprint([small, large, large], 4) == 4 * (3 * small.weights + large.reads + large.writes)
 
 
 def test_channels_are_padded_to_the_tile() -> None:

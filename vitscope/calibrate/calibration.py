@@ -13,7 +13,7 @@ from vitscope.calibrate.block import blocks_of
 from vitscope.calibrate.block_probe import block_probe
 from vitscope.calibrate.choose import Choice, hold_out
 from vitscope.calibrate.demand import Demand, beyond_the_zoo, demand, kernels_of
-from vitscope.calibrate.fit import fit, total_s
+from vitscope.calibrate.fit import fit, probe_s
 from vitscope.calibrate.held_out import fitted
 from vitscope.calibrate.probe import probe_of
 from vitscope.calibrate.record import Calibration, Learned, Place, Timed
@@ -31,7 +31,7 @@ _FLAT, _FLAT_ROUNDS = (
     3,
 )  # the held-out error has stopped falling when so many rounds have not brought it so far down
 _SLOW = 0.12  # a kernel that took this much longer than predicted is timed once more
-_KERNELS = 0.6  # of the time, for kernels alone; then blocks of networks are timed
+_KERNELS = 0.75  # of the time, for kernels alone; then blocks of networks are timed
 _FEW = 8  # networks up to which their kernels alone are timed: somebody's own
 _FITTING_S = 40.0  # of the budget, kept for the fits and the held-out report
 
@@ -116,7 +116,7 @@ def calibrate(
             it slower, where its memory lies for one. Whether any was faster this time."""
             changed = False
             for kernel, before in list(results.items()):
-                predicted = total_s(costs, before.kernels, size) if before.seconds else None
+                predicted = probe_s(costs, before, size) if before.seconds else None
                 if not (before.seconds and predicted and before.seconds > (1 + _SLOW) * predicted) or kernel in again:
                     continue
                 if clock() >= deadline:
@@ -208,7 +208,7 @@ def _errors(costs: ClassCosts, held: Iterable[Timed], size: int) -> list[float]:
     found = []
     for each in held:
         if each.seconds is not None:
-            predicted = total_s(costs, each.kernels, size)
+            predicted = probe_s(costs, each, size)
             found.append(1.0 if predicted is None else abs(predicted / each.seconds - 1))
     return found
 

@@ -22,8 +22,6 @@ from vitscope.latency.class_cost import (
     axes_of,
     beyond,
     class_of,
-    footprint,
-    lost,
     terms_and_rows,
     work_of,
 )  # fmt: skip
@@ -44,7 +42,7 @@ _PRIORS = {
     "product": (1 / 60e9, 1.0),
     "depthwise": (1 / 30e9, 1.0),
     "element": (1 / 2e9, 1.5),
-    "fused": (1 / 8e9, 1.5),
+    "fused": (1 / 40e9, 1.5),
     "few_terms": (8.0, 1.5),
     "few_rows": (8.0, 1.5),
     "near": (1 / 40e9, 0.7),
@@ -53,9 +51,8 @@ _PRIORS = {
     "knee 2": (1e7, 0.7),
     "more 2": (1 / 10e9, 1.0),
     "cold": (1 / 20e9, 0.7),
-    "lost": (10e6, 1.0),
 }
-_MEMORY = ("near", "knee 1", "more 1", "knee 2", "more 2", "cold", "lost")
+_MEMORY = ("near", "knee 1", "more 1", "knee 2", "more 2", "cold")
 _FLOOR_SD = 0.05
 
 # Of the correction: how alike two kernels one unit apart are, how much of a factor is theirs, and how noisy one is, in ln.
@@ -79,7 +76,7 @@ class _Rows:
     rows: np.ndarray
     touched: np.ndarray
     weights: np.ndarray  # bytes
-    footprint: np.ndarray  # bytes of each probe
+    given: np.ndarray  # bytes of the input of each probe
     fused: np.ndarray  # elements written × which fused operations, as a matrix (rows, fused classes)
 
 
@@ -170,7 +167,7 @@ class _Problem:
         return _Rows(
             tuple(rows.kernels[i] for i in chosen), np.searchsorted(probes, rows.probe[chosen]), rows.count[chosen],
             rows.kind[chosen], rows.work[chosen], rows.terms[chosen], rows.rows[chosen], rows.touched[chosen],
-            rows.weights[chosen], rows.footprint[probes], rows.fused[chosen],
+            rows.weights[chosen], rows.given[probes], rows.fused[chosen],
         )  # fmt: skip
 
     def _tiled(self, rows: _Rows, tiles: Tiles) -> _Rows:
@@ -190,7 +187,7 @@ class _Problem:
         n, f, probes = len(self.classes), len(self.fused), len(log_s)
         value = np.exp(x)
         start, per, terms, few = value[:n], value[n : 2 * n], value[2 * n : 3 * n], value[3 * n : 4 * n]
-        ends, (near, *farther, cold, lost_bytes, floor) = value[4 * n : 4 * n + f], value[4 * n + f :]
+        ends, (near, *farther, cold, floor) = value[4 * n : 4 * n + f], value[4 * n + f :]
         kind, index = rows.kind, np.arange(len(rows.probe))
         by_terms = self.is_summed[kind] * terms[kind] / rows.terms
         by_rows = self.is_product[kind] * few[kind] / rows.rows
@@ -202,11 +199,9 @@ class _Problem:
         levels = [rows.touched * more * share for more, share in zip(farther[1::2], shares, strict=True)]
         traffic = rows.touched * near
         bound = whole >= traffic
-        seconds = rows.count * (start[kind] + np.maximum(whole, traffic) + sum(levels))
-        weights = np.bincount(rows.probe, rows.count * rows.weights, minlength=probes)
-        is_lost = lost(rows.footprint, lost_bytes)
-        missed = weights * cold * is_lost
-        total = floor + np.bincount(rows.probe, seconds, minlength=probes) + missed
+        seconds = rows.count * (start[kind] + np.maximum(whole, traffic) + sum(levels) + rows.weights * cold)
+        given = rows.given * cold
+        total = floor + np.bincount(rows.probe, seconds, minlength=probes) + given
         slopes = np.zeros((len(index), len(x)))
         slopes[index, kind] = start[kind]
         slopes[index, n + kind] = np.where(bound, compute, 0)
@@ -218,10 +213,10 @@ class _Problem:
         for i, (level, share) in enumerate(zip(levels, shares, strict=True)):
             slopes[:, at + 1 + 2 * i] = -2 * level * (1 - share)
             slopes[:, at + 2 + 2 * i] = level
+        slopes[:, -2] = rows.weights * cold
         slopes *= rows.count[:, None]
         jacobian = np.add.reduceat(slopes, np.searchsorted(rows.probe, np.arange(probes)))
-        jacobian[:, -3] = missed
-        jacobian[:, -2] = -6 * missed * (1 - is_lost)
+        jacobian[:, -2] += given
         jacobian[:, -1] = floor
         residual, slope = soft_l1((np.log(total) - log_s) / _ROBUST)
         jacobian *= (slope / total / _ROBUST)[:, None]
@@ -244,8 +239,8 @@ class _Problem:
                 few_rows=value[3 * n + i] if self.is_product[i] else 0.0, channel_tile=channels, row_tile=rows,
             )  # fmt: skip
         made |= {FUSED + name: ClassCost(start_s=0.0, work_s=value[4 * n + i]) for i, name in enumerate(self.fused)}
-        near, knee_1, more_1, knee_2, more_2, cold, lost, floor = value[4 * n + len(self.fused) :]
-        return ClassCosts(floor, Memory(near, ((knee_1, more_1), (knee_2, more_2)), cold, lost), made, {})
+        near, knee_1, more_1, knee_2, more_2, cold, floor = value[4 * n + len(self.fused) :]
+        return ClassCosts(floor, Memory(near, ((knee_1, more_1), (knee_2, more_2)), cold), made, {})
 
 
 def _rows(timed: Sequence[Timed], classes: Sequence[str], fused: Sequence[str], element_bytes: int) -> _Rows:
@@ -270,7 +265,7 @@ def _rows(timed: Sequence[Timed], classes: Sequence[str], fused: Sequence[str], 
         rows=np.array([float(rows) for _, rows in both]),
         touched=np.array([float(element_bytes * (k.reads + k.writes + k.weights)) for *_, k in flat]),
         weights=np.array([float(element_bytes * k.weights) for *_, k in flat]),
-        footprint=np.array([float(footprint(each.kernels, element_bytes)) for each in timed]),
+        given=np.array([float(_input_bytes(each, element_bytes)) for each in timed]),
         fused=ends,
     )
 
@@ -283,12 +278,17 @@ def total_s(costs: ClassCosts, kernels: Sequence[Kernel], element_bytes: int) ->
         if seconds is None:
             return None
         total += count * seconds
-    return total + _cold_s(costs, kernels, element_bytes)
+    return total
 
 
-def _cold_s(costs: ClassCosts, kernels: Sequence[Kernel], element_bytes: int) -> float:
-    weight_bytes = element_bytes * sum(kernel.weights for kernel in kernels)
-    return costs.cold_s(weight_bytes, footprint(kernels, element_bytes))
+def probe_s(costs: ClassCosts, timed: Timed, element_bytes: int) -> float | None:
+    """Seconds of a probe: its kernels, and its input, which in a network would come from the kernel before."""
+    total = total_s(costs, timed.kernels, element_bytes)
+    return None if total is None else total + _input_bytes(timed, element_bytes) * costs.memory.cold_byte_s
+
+
+def _input_bytes(timed: Timed, element_bytes: int) -> int:
+    return element_bytes * timed.kernels[0].reads if timed.kernels else 0
 
 
 def residuals(
@@ -310,7 +310,7 @@ def residuals(
                 sizes.add(kernel.geometry)
             else:
                 others += seconds
-        others += costs.floor_s + _cold_s(costs, each.kernels, element_bytes)
+        others += costs.floor_s + _input_bytes(each, element_bytes) * costs.memory.cold_byte_s
         left = each.seconds - others
         if own > _SHARE * (own + others) and left > 0:
             factor = max(-_LARGEST, min(_LARGEST, log(left / own)))

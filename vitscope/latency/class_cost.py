@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import ceil, exp, log2
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 # Classes whose work is multiply-accumulates; of all others it is elements.
 PRODUCTS = frozenset(
-    {"conv", "grouped", "grouped ragged", "depthwise", "depthwise ragged", "pointwise", "linear", "matmul"}
+    {"conv", "grouped", "grouped ragged", "depthwise", "depthwise ragged", "depthwise strided"}
+    | {"pointwise", "linear", "matmul"}
 )
 FUSED = "fused "  # before the name of an operation that runs while a kernel writes
 
@@ -44,15 +45,13 @@ class Memory:
     """Seconds per byte by how much a kernel touches.
 
     `near_byte_s` is what a byte takes next to the core. Each level of `farther` adds to it for kernels that touch more than
-    its bytes: (knee in bytes, seconds per byte beyond it). Every inference reads all weights of a network once more: when
-    these, and its largest activations, are more than `lost_bytes` together the caches hold none of them by then, and each
-    byte of weights takes `cold_byte_s` longer.
+    its bytes: (knee in bytes, seconds per byte beyond it). A byte of weights takes `cold_byte_s` longer: by the time that an
+    inference asks for it once more, the rest of the network has driven it from the caches.
     """
 
     near_byte_s: float
     farther: tuple[tuple[float, float], ...]
     cold_byte_s: float
-    lost_bytes: float
 
     def byte_s(self, touched_bytes: float) -> float:
         return self.near_byte_s + sum(more_s * beyond(touched_bytes, knee) for knee, more_s in self.farther)
@@ -61,29 +60,10 @@ class Memory:
         """How many of the bytes that a kernel touches come from beyond the last level."""
         return touched_bytes * beyond(touched_bytes, self.farther[-1][0]) if self.farther else touched_bytes
 
-    def weight_byte_s(self, footprint_bytes: float) -> float:
-        """What a byte of weights takes longer in a network of that footprint."""
-        return self.cold_byte_s * lost(footprint_bytes, self.lost_bytes)
-
 
 def beyond(num_bytes: Any, knee_bytes: float) -> Any:
     """How far `num_bytes`, a number or an array, are beyond a cache: 0 well below its knee, a half there, 1 well above."""
     return num_bytes**2 / (num_bytes**2 + knee_bytes**2)
-
-
-def lost(footprint_bytes: Any, lost_bytes: float) -> Any:
-    """What share of the weights is gone when they are asked for again: a cycle over more than a cache holds loses nearly all."""
-    u = footprint_bytes / lost_bytes
-    return u**6 / (1 + u**6)
-
-
-def footprint(kernels: Iterable[Kernel], element_bytes: int) -> int:
-    """Bytes that one inference goes through: all weights, and the most activations that a kernel reads and writes."""
-    weights = largest = 0
-    for kernel in kernels:
-        weights += kernel.weights
-        largest = max(largest, kernel.reads + kernel.writes)
-    return element_bytes * (weights + largest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,11 +119,10 @@ class ClassCosts:
     def moving_s(self, kernel: Kernel, element_bytes: int) -> float:
         """Seconds that any kernel takes to read and write what it does, whatever it computes: the least of an unknown one."""
         touched = element_bytes * (kernel.reads + kernel.writes + kernel.weights)
-        return touched * self.memory.byte_s(touched)
+        return touched * self.memory.byte_s(touched) + element_bytes * kernel.weights * self.memory.cold_byte_s
 
     def kernel_s(self, kernel: Kernel, element_bytes: int) -> float | None:
-        """Seconds of `kernel` in a network of few weights; None for one of a class that was never timed, or whose sizes
-        are not known. What more weights cost is `cold_s` of all together."""
+        """Seconds of `kernel`; None for one of a class that was never timed, or whose sizes are not known."""
         parts = self.parts(kernel, element_bytes)
         if parts is None:
             return None
@@ -153,10 +132,6 @@ class ClassCosts:
         if correction is not None and kernel.geometry is not None:
             seconds *= exp(correction.log_factor(axes_of(kernel.geometry)))
         return max(0.0, seconds * self.scale + self.more_s)
-
-    def cold_s(self, weight_bytes: float, footprint_bytes: float) -> float:
-        """Seconds that the weights of a network take because the caches do not hold them from the last inference."""
-        return weight_bytes * self.memory.weight_byte_s(footprint_bytes)
 
     def parts(self, kernel: Kernel, element_bytes: int) -> tuple[float, float, float, float] | None:
         """Seconds by the formula alone: starting, computing, moving what lies near, and waiting for what lies farther."""
@@ -182,14 +157,15 @@ _MOVED = frozenset({"reorder", "permute", "transpose", "roll"})
 
 
 def class_of(kernel: Kernel) -> str:
-    """What is priced together: products by their kind, those of few channels apart where these fill no vector, for which
-    runtimes have other code; activations and norms by their operation, and of all else what reads alike: two maps, or one
-    map and little beside it; memory in order, or not."""
+    """What is priced together: products by their kind, apart those that runtimes have other code for (depthwise and grouped
+    ones whose channels fill no vector, depthwise ones with a stride); activations and norms by their operation; and of all
+    else what reads alike: two maps, or one map and little beside it; memory in order, or not."""
     kind, main = kernel.kind, kernel.main.rstrip("_")
     match kind:
         case "grouped" | "depthwise" if kernel.geometry is not None:
             channels = kernel.geometry.out_channels // (kernel.geometry.groups if kind == "grouped" else 1)
-            return f"{kind} ragged" if channels % _LANES else kind
+            strided = kind == "depthwise" and kernel.geometry.stride != (1, 1)
+            return f"{kind} ragged" if channels % _LANES else f"{kind} strided" if strided else kind
         case "activation" | "norm" | "pool" | "resize" | "gather" | "unknown":
             return f"{kind} {main}"
         case "elementwise":

@@ -70,7 +70,6 @@ class SegmentCost:
     macs: int
     weight_bytes: int
     activation_bytes: int
-    largest_bytes: int  # activations of the kernel that reads and writes most
     kernels: int
     unknown_bytes: int
 
@@ -143,7 +142,7 @@ def bound_seconds(device: Device, kernel: Kernel) -> float:
 def segment_cost(device: Device, graph: Graph) -> SegmentCost:
     """Lower `graph` and add up its kernels. Kept: a search asks for the same block again and again."""
     serial = traffic = compute = bound = 0.0
-    macs = weights = activations = largest = unknown = 0
+    macs = weights = activations = unknown = 0
     overlap = device.coefficients.overlap if device.coefficients else "none"
     size = device.bytes_per_element
     kernels = lower(graph, device.rules)
@@ -161,12 +160,11 @@ def segment_cost(device: Device, graph: Graph) -> SegmentCost:
         macs += kernel.macs
         weights += kernel.weights
         activations += kernel.reads + kernel.writes
-        largest = max(largest, kernel.reads + kernel.writes)
         if not is_known(device, kernel):
             unknown += kernel.weights + kernel.reads + kernel.writes
     return SegmentCost(
-        serial, traffic, compute, bound, macs, weights * size, activations * size, largest * size, len(kernels), unknown * size
-    )  # fmt: skip
+        serial, traffic, compute, bound, macs, weights * size, activations * size, len(kernels), unknown * size
+    )
 
 
 def predict(device: Device, graphs: Sequence[Graph]) -> Prediction:
@@ -177,10 +175,6 @@ def predict(device: Device, graphs: Sequence[Graph]) -> Prediction:
     """
     costs = [segment_cost(device, graph) for graph in graphs]
     shares = _shares(costs)
-    if device.classes is not None:
-        footprint_bytes = sum(cost.weight_bytes for cost in costs) + max((c.largest_bytes for c in costs), default=0)
-        weight_byte_s = device.classes.memory.weight_byte_s(footprint_bytes)
-        shares = tuple(share + cost.weight_bytes * weight_byte_s for share, cost in zip(shares, costs, strict=True))
     floor = device.floor_s
     total = floor + sum(shares)
     unknown = sum(cost.unknown_bytes for cost in costs)
