@@ -19,14 +19,14 @@ from vitscope.calibrate.refine import Whole, refine
 from vitscope.calibrate.refine import leave_families_out as leave_out_wholes
 from vitscope.calibrate.times import read_timed, write_timed
 from vitscope.errors import UsageError
-from vitscope.latency.class_cost import ClassCost, ClassCosts, Memory, class_of
+from vitscope.latency.class_cost import ClassCost, ClassCosts, Memory, arena_elements, class_of
 from vitscope.latency.geometry import Geometry
 from vitscope.latency.kernels import Kernel
 
 FLOOR_S = 3e-6
 TRUTH = ClassCosts(
     floor_s=FLOOR_S,
-    memory=Memory(near_byte_s=2e-11, farther=((1e6, 2e-11), (1e7, 6e-11)), cold_byte_s=5e-11),
+    memory=Memory(near_byte_s=2e-11, farther=((1e6, 2e-11), (1e7, 6e-11)), cold_byte_s=5e-11, arena_byte_s=4e-11),
     classes={
         "pointwise": ClassCost(start_s=2e-6, work_s=1 / 90e9, few_terms=12, few_rows=3, channel_tile=8, row_tile=7),
         "depthwise": ClassCost(start_s=1e-6, work_s=1 / 20e9, few_terms=2, few_rows=5),
@@ -73,8 +73,8 @@ def timed(kernel: Kernel, factor: Callable[[Kernel], float] = lambda _: 1.0, noi
     sums = (add(kernel.geometry.out_channels, kernel.geometry.out_size[0]),) * 3
     copies = (4, 12, 40)[kernel.writes % 3]  # of weights for a small, a middling and a large network
     total = TRUTH.floor_s + copies * own * factor(kernel) + 3 * (TRUTH.kernel_s(sums[0], 4) or 0)
-    total += 4 * kernel.reads * TRUTH.memory.cold_byte_s  # its input
     everything = (*(kernel,) * copies, *sums)
+    total += 4 * arena_elements(everything) * TRUTH.memory.arena_byte_s
     return Timed(wanted=kernel, copies=copies, kernels=everything, seconds=total * exp(noise))
 
 

@@ -25,7 +25,7 @@ from vitscope.latency.fields import Fields
 from vitscope.latency.geometry import Geometry, matmul_geometry, softmax_geometry
 from vitscope.latency.kernels import Kernel
 
-MEMORY = Memory(near_byte_s=1e-11, farther=((1e6, 2e-11), (1e7, 1e-10)), cold_byte_s=5e-11)
+MEMORY = Memory(near_byte_s=1e-11, farther=((1e6, 2e-11), (1e7, 1e-10)), cold_byte_s=5e-11, arena_byte_s=4e-11)
 
 
 def pointwise(before: int, after: int, side: int, epilogue: tuple[str, ...] = ()) -> Kernel:

@@ -13,7 +13,7 @@ from vitscope.calibrate.block import blocks_of
 from vitscope.calibrate.block_probe import block_probe
 from vitscope.calibrate.choose import Choice, hold_out
 from vitscope.calibrate.demand import Demand, beyond_the_zoo, demand, kernels_of
-from vitscope.calibrate.fit import fit, probe_s
+from vitscope.calibrate.fit import fit, total_s
 from vitscope.calibrate.held_out import fitted
 from vitscope.calibrate.probe import probe_of
 from vitscope.calibrate.record import Calibration, Learned, Place, Timed
@@ -73,9 +73,9 @@ def calibrate(
     blocks = blocks_of(names, rules, place.batch)
     wanted = {each.kernel for each in (*demands, *blocks)}
     choice = Choice(demands)
-    results: dict[Kernel, Timed] = {}
     earlier = {each.wanted: each for each in kept if each.wanted in wanted}  # the last: when timed again it was faster
-    again: set[Kernel] = set()
+    results: dict[Kernel, Timed] = dict(earlier)
+    again = set(earlier)  # timed twice, or as good as: what is slow is timed once more and no oftener
     tests = {each.kernel for each in hold_out(demands, min(_HELD_OUT, len(demands) // 5), seed)}
     curve: list[Learned] = []
     ended = ""
@@ -94,20 +94,18 @@ def calibrate(
             for each in chosen:
                 if each.kernel in results:
                     continue
-                found = earlier.get(each.kernel)
-                if found is None:
-                    if clock() >= deadline:
-                        return False
-                    probe = probe_of(each.kernel, rules, place.batch)
-                    if probe is None:
-                        found = Timed(
-                            wanted=each.kernel, copies=0, kernels=(), seconds=None, reason="cannot be built alone"
-                        )
-                    else:
-                        say("time", probe.name, total)
-                        found = timer.time(probe)
-                    if on_timed is not None:
-                        on_timed(found)
+                if clock() >= deadline:
+                    return False
+                probe = probe_of(each.kernel, rules, place.batch)
+                if probe is None:
+                    found = Timed(
+                        wanted=each.kernel, copies=0, kernels=(), seconds=None, reason="cannot be built alone"
+                    )
+                else:
+                    say("time", probe.name, total)
+                    found = timer.time(probe)
+                if on_timed is not None:
+                    on_timed(found)
                 results[each.kernel] = found
             return True
 
@@ -116,7 +114,7 @@ def calibrate(
             it slower, where its memory lies for one. Whether any was faster this time."""
             changed = False
             for kernel, before in list(results.items()):
-                predicted = probe_s(costs, before, size) if before.seconds else None
+                predicted = total_s(costs, before.kernels, size) if before.seconds else None
                 if not (before.seconds and predicted and before.seconds > (1 + _SLOW) * predicted) or kernel in again:
                     continue
                 if clock() >= deadline:
@@ -133,12 +131,21 @@ def calibrate(
                         on_timed(found)
             return changed
 
+        def timed_kernels() -> int:
+            return sum(
+                kernel not in tests and each.copies > 0 and not each.is_block for kernel, each in results.items()
+            )
+
         for each in demands:
             if each.kernel in tests:
                 choice.exclude(each)
+            elif each.kernel in earlier:
+                choice.cover(each)
         number, errors = _FIRST, dict[str, float]()
         while not ended:
-            done = sum(kernel not in tests and each.copies > 0 for kernel, each in results.items())
+            done = timed_kernels()
+            while number <= done:
+                number = int(number * _GROWTH)
             chosen = choice.next(number - done, errors)
             if not curve:
                 chosen += [each for each in demands if each.kernel in tests]
@@ -161,26 +168,24 @@ def calibrate(
             held = [each for kernel, each in results.items() if kernel in tests]
             found = _errors(costs, held, size)
             if found:
-                curve.append(Learned(sum(each.seconds is not None for each in train), sum(found) / len(found)))
+                curve.append(Learned(timed_kernels(), sum(found) / len(found)))
                 errors = _class_errors(costs, [*train, *held], size)
             if not ended and _is_flat(curve):
                 ended = "the error of kernels held out stopped falling"
             number = int(number * _GROWTH)
-        timed_blocks = 0
         for each in blocks:
-            found = earlier.get(each.kernel)
-            if found is None:
-                if clock() >= end:
-                    break
-                probe = block_probe(each, rules, place.batch)
-                if probe is None:
-                    continue
-                say("block", f"{each.block.kind} on {each.in_shape}", timed_blocks)
-                found = timer.time(probe)
-                if on_timed is not None:
-                    on_timed(found)
+            if each.kernel in results:
+                continue
+            if clock() >= end:
+                break
+            probe = block_probe(each, rules, place.batch)
+            if probe is None:
+                continue
+            say("block", f"{each.block.kind} on {each.in_shape}", sum(found.is_block for found in results.values()))
+            found = timer.time(probe)
+            if on_timed is not None:
+                on_timed(found)
             results[each.kernel] = found
-            timed_blocks += 1
         opened = timer.opened
 
     found = fitted(
@@ -208,7 +213,7 @@ def _errors(costs: ClassCosts, held: Iterable[Timed], size: int) -> list[float]:
     found = []
     for each in held:
         if each.seconds is not None:
-            predicted = probe_s(costs, each, size)
+            predicted = total_s(costs, each.kernels, size)
             found.append(1.0 if predicted is None else abs(predicted / each.seconds - 1))
     return found
 

@@ -94,10 +94,7 @@ def _data(calibration: Calibration, timed: int) -> str:
     )
     blocks = sum(each.is_block and each.seconds is not None for each in calibration.timed)
     last = f"; {percent(calibration.curve[-1].error)} mean error on kernels held out" if calibration.curve else ""
-    return (
-        f"{timed - blocks} kernels of {classes} classes and {blocks} blocks, from {len(calibration.networks)} networks, in "
-        f"{calibration.seconds / 60:.1f} minutes{last}"
-    )
+    return f"{timed - blocks} kernels of {classes} classes and {blocks} blocks, from {len(calibration.networks)} networks{last}"
 
 
 def _quantities(calibration: Calibration) -> dict[str, list[int]]:

@@ -19,6 +19,7 @@ from vitscope.latency.class_cost import (
     Correction,
     Memory,
     Point,
+    arena_elements,
     axes_of,
     beyond,
     class_of,
@@ -51,8 +52,9 @@ _PRIORS = {
     "knee 2": (1e7, 0.7),
     "more 2": (1 / 10e9, 1.0),
     "cold": (1 / 20e9, 0.7),
+    "arena": (1 / 20e9, 0.7),
 }
-_MEMORY = ("near", "knee 1", "more 1", "knee 2", "more 2", "cold")
+_MEMORY = ("near", "knee 1", "more 1", "knee 2", "more 2", "cold", "arena")
 _FLOOR_SD = 0.05
 
 # Of the correction: how alike two kernels one unit apart are, how much of a factor is theirs, and how noisy one is, in ln.
@@ -76,7 +78,7 @@ class _Rows:
     rows: np.ndarray
     touched: np.ndarray
     weights: np.ndarray  # bytes
-    given: np.ndarray  # bytes of the input of each probe
+    arena: np.ndarray  # bytes of each probe
     fused: np.ndarray  # elements written × which fused operations, as a matrix (rows, fused classes)
 
 
@@ -167,7 +169,7 @@ class _Problem:
         return _Rows(
             tuple(rows.kernels[i] for i in chosen), np.searchsorted(probes, rows.probe[chosen]), rows.count[chosen],
             rows.kind[chosen], rows.work[chosen], rows.terms[chosen], rows.rows[chosen], rows.touched[chosen],
-            rows.weights[chosen], rows.given[probes], rows.fused[chosen],
+            rows.weights[chosen], rows.arena[probes], rows.fused[chosen],
         )  # fmt: skip
 
     def _tiled(self, rows: _Rows, tiles: Tiles) -> _Rows:
@@ -187,7 +189,7 @@ class _Problem:
         n, f, probes = len(self.classes), len(self.fused), len(log_s)
         value = np.exp(x)
         start, per, terms, few = value[:n], value[n : 2 * n], value[2 * n : 3 * n], value[3 * n : 4 * n]
-        ends, (near, *farther, cold, floor) = value[4 * n : 4 * n + f], value[4 * n + f :]
+        ends, (near, *farther, cold, arena, floor) = value[4 * n : 4 * n + f], value[4 * n + f :]
         kind, index = rows.kind, np.arange(len(rows.probe))
         by_terms = self.is_summed[kind] * terms[kind] / rows.terms
         by_rows = self.is_product[kind] * few[kind] / rows.rows
@@ -200,8 +202,8 @@ class _Problem:
         traffic = rows.touched * near
         bound = whole >= traffic
         seconds = rows.count * (start[kind] + np.maximum(whole, traffic) + sum(levels) + rows.weights * cold)
-        given = rows.given * cold
-        total = floor + np.bincount(rows.probe, seconds, minlength=probes) + given
+        shared = rows.arena * arena
+        total = floor + np.bincount(rows.probe, seconds, minlength=probes) + shared
         slopes = np.zeros((len(index), len(x)))
         slopes[index, kind] = start[kind]
         slopes[index, n + kind] = np.where(bound, compute, 0)
@@ -213,10 +215,10 @@ class _Problem:
         for i, (level, share) in enumerate(zip(levels, shares, strict=True)):
             slopes[:, at + 1 + 2 * i] = -2 * level * (1 - share)
             slopes[:, at + 2 + 2 * i] = level
-        slopes[:, -2] = rows.weights * cold
+        slopes[:, -3] = rows.weights * cold
         slopes *= rows.count[:, None]
         jacobian = np.add.reduceat(slopes, np.searchsorted(rows.probe, np.arange(probes)))
-        jacobian[:, -2] += given
+        jacobian[:, -2] = shared
         jacobian[:, -1] = floor
         residual, slope = soft_l1((np.log(total) - log_s) / _ROBUST)
         jacobian *= (slope / total / _ROBUST)[:, None]
@@ -239,8 +241,8 @@ class _Problem:
                 few_rows=value[3 * n + i] if self.is_product[i] else 0.0, channel_tile=channels, row_tile=rows,
             )  # fmt: skip
         made |= {FUSED + name: ClassCost(start_s=0.0, work_s=value[4 * n + i]) for i, name in enumerate(self.fused)}
-        near, knee_1, more_1, knee_2, more_2, cold, floor = value[4 * n + len(self.fused) :]
-        return ClassCosts(floor, Memory(near, ((knee_1, more_1), (knee_2, more_2)), cold), made, {})
+        near, knee_1, more_1, knee_2, more_2, cold, arena, floor = value[4 * n + len(self.fused) :]
+        return ClassCosts(floor, Memory(near, ((knee_1, more_1), (knee_2, more_2)), cold, arena), made, {})
 
 
 def _rows(timed: Sequence[Timed], classes: Sequence[str], fused: Sequence[str], element_bytes: int) -> _Rows:
@@ -265,7 +267,7 @@ def _rows(timed: Sequence[Timed], classes: Sequence[str], fused: Sequence[str], 
         rows=np.array([float(rows) for _, rows in both]),
         touched=np.array([float(element_bytes * (k.reads + k.writes + k.weights)) for *_, k in flat]),
         weights=np.array([float(element_bytes * k.weights) for *_, k in flat]),
-        given=np.array([float(_input_bytes(each, element_bytes)) for each in timed]),
+        arena=np.array([float(element_bytes * arena_elements(each.kernels)) for each in timed]),
         fused=ends,
     )
 
@@ -278,17 +280,7 @@ def total_s(costs: ClassCosts, kernels: Sequence[Kernel], element_bytes: int) ->
         if seconds is None:
             return None
         total += count * seconds
-    return total
-
-
-def probe_s(costs: ClassCosts, timed: Timed, element_bytes: int) -> float | None:
-    """Seconds of a probe: its kernels, and its input, which in a network would come from the kernel before."""
-    total = total_s(costs, timed.kernels, element_bytes)
-    return None if total is None else total + _input_bytes(timed, element_bytes) * costs.memory.cold_byte_s
-
-
-def _input_bytes(timed: Timed, element_bytes: int) -> int:
-    return element_bytes * timed.kernels[0].reads if timed.kernels else 0
+    return total + element_bytes * arena_elements(kernels) * costs.memory.arena_byte_s
 
 
 def residuals(
@@ -310,7 +302,7 @@ def residuals(
                 sizes.add(kernel.geometry)
             else:
                 others += seconds
-        others += costs.floor_s + _input_bytes(each, element_bytes) * costs.memory.cold_byte_s
+        others += costs.floor_s + element_bytes * arena_elements(each.kernels) * costs.memory.arena_byte_s
         left = each.seconds - others
         if own > _SHARE * (own + others) and left > 0:
             factor = max(-_LARGEST, min(_LARGEST, log(left / own)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import ceil, exp, log2
@@ -46,12 +46,14 @@ class Memory:
 
     `near_byte_s` is what a byte takes next to the core. Each level of `farther` adds to it for kernels that touch more than
     its bytes: (knee in bytes, seconds per byte beyond it). A byte of weights takes `cold_byte_s` longer: by the time that an
-    inference asks for it once more, the rest of the network has driven it from the caches.
+    inference asks for it once more, the rest of the network has driven it from the caches. So does, once, each byte of the
+    memory that activations share (`arena_byte_s`), which is as large as what one kernel reads and writes at the most.
     """
 
     near_byte_s: float
     farther: tuple[tuple[float, float], ...]
     cold_byte_s: float
+    arena_byte_s: float
 
     def byte_s(self, touched_bytes: float) -> float:
         return self.near_byte_s + sum(more_s * beyond(touched_bytes, knee) for knee, more_s in self.farther)
@@ -64,6 +66,11 @@ class Memory:
 def beyond(num_bytes: Any, knee_bytes: float) -> Any:
     """How far `num_bytes`, a number or an array, are beyond a cache: 0 well below its knee, a half there, 1 well above."""
     return num_bytes**2 / (num_bytes**2 + knee_bytes**2)
+
+
+def arena_elements(kernels: Iterable[Kernel]) -> int:
+    """The most that one of `kernels` reads and writes: no network needs less memory for its activations."""
+    return max((kernel.reads + kernel.writes for kernel in kernels), default=0)
 
 
 @dataclass(frozen=True, slots=True)

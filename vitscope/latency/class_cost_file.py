@@ -15,7 +15,7 @@ def class_lines(costs: ClassCosts) -> list[str]:
     lines = [
         f"    floor_s: {_text(costs.floor_s)}",
         f"    memory: {{near_byte_s: {_text(memory.near_byte_s)}, farther: [{farther}], "
-        f"cold_byte_s: {_text(memory.cold_byte_s)}}}",
+        f"cold_byte_s: {_text(memory.cold_byte_s)}, arena_byte_s: {_text(memory.arena_byte_s)}}}",
     ]
     if (costs.scale, costs.more_s) != (1.0, 0.0):
         lines.append(f"    refined: {{scale: {_text(costs.scale)}, more_s: {_text(costs.more_s)}}}")
@@ -37,7 +37,10 @@ def class_lines(costs: ClassCosts) -> list[str]:
 def parse_classes(part: Fields) -> ClassCosts:
     """What `class_lines` wrote. Raises UsageError with the place of what is wrong."""
     memory = part.record("memory")
-    found = Memory(memory.number("near_byte_s"), _pairs(memory, "farther"), memory.number("cold_byte_s"))
+    found = Memory(
+        memory.number("near_byte_s"), _pairs(memory, "farther"), memory.number("cold_byte_s"),
+        memory.number("arena_byte_s"),
+    )  # fmt: skip
     memory.done()
     section = part.record("costs")
     classes = {}

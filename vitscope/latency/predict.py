@@ -10,7 +10,7 @@ from typing import Literal
 
 from vitscope import units
 from vitscope.graph.record import Graph
-from vitscope.latency.class_cost import class_of
+from vitscope.latency.class_cost import arena_elements, class_of
 from vitscope.latency.device import Coefficients, Device
 from vitscope.latency.kernels import Kernel, lower
 from vitscope.latency.residency import first_broken, where
@@ -70,6 +70,7 @@ class SegmentCost:
     macs: int
     weight_bytes: int
     activation_bytes: int
+    arena_bytes: int  # the most that one kernel reads and writes
     kernels: int
     unknown_bytes: int
 
@@ -163,8 +164,9 @@ def segment_cost(device: Device, graph: Graph) -> SegmentCost:
         if not is_known(device, kernel):
             unknown += kernel.weights + kernel.reads + kernel.writes
     return SegmentCost(
-        serial, traffic, compute, bound, macs, weights * size, activations * size, len(kernels), unknown * size
-    )
+        serial, traffic, compute, bound, macs, weights * size, activations * size, arena_elements(kernels) * size, len(kernels),
+        unknown * size,
+    )  # fmt: skip
 
 
 def predict(device: Device, graphs: Sequence[Graph]) -> Prediction:
@@ -175,6 +177,10 @@ def predict(device: Device, graphs: Sequence[Graph]) -> Prediction:
     """
     costs = [segment_cost(device, graph) for graph in graphs]
     shares = _shares(costs)
+    if device.classes is not None and costs:
+        largest = max(range(len(costs)), key=lambda i: costs[i].arena_bytes)
+        extra_s = costs[largest].arena_bytes * device.classes.memory.arena_byte_s
+        shares = tuple(share + (extra_s if i == largest else 0.0) for i, share in enumerate(shares))
     floor = device.floor_s
     total = floor + sum(shares)
     unknown = sum(cost.unknown_bytes for cost in costs)
