@@ -43,7 +43,7 @@ _PRIORS = {
     "product": (1 / 60e9, 1.0),
     "depthwise": (1 / 30e9, 1.0),
     "element": (1 / 2e9, 1.5),
-    "fused": (1 / 40e9, 1.5),
+    "fused": (1 / 40e9, 0.7),
     "few_terms": (8.0, 1.5),
     "few_rows": (8.0, 1.5),
     "near": (1 / 40e9, 0.7),

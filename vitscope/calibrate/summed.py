@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from math import log
 
-from vitscope.calibrate.record import Fitted
+from vitscope.calibrate.record import Fitted, HeldOut
 from vitscope.latency.kernels import Kernel
 from vitscope.latency.score import INTERVAL, conformal
 
@@ -17,7 +17,7 @@ _SHARE = 0.5  # of a network's predicted time that timed kernels must make, for 
 
 @dataclass(frozen=True, slots=True)
 class Summed:
-    """A network as the sum of its timed kernels: as they were timed, and as a fit without its family predicts them."""
+    """A network as the sum of its timed kernels, or a family's blocks: as timed, and as a fit without the family predicts."""
 
     name: str
     family: str
@@ -32,11 +32,11 @@ class Summed:
 
 
 def summed(fit: Fitted) -> list[Summed]:
-    """Every network of which enough kernels were timed."""
+    """Every network of which enough kernels were timed, and what was timed of each family's blocks."""
     ratio = {
         (each.timed.wanted, each.family): each.corrected_s / each.timed.seconds
         for each in fit.held_out
-        if each.corrected_s and each.timed.seconds
+        if each.corrected_s and each.timed.seconds and not each.timed.is_block
     }
     size, costs = fit.element_bytes, fit.costs
     found = []
@@ -48,7 +48,24 @@ def summed(fit: Fitted) -> list[Summed]:
         if total and timed >= _SHARE * total:
             predicted = sum(own * ratio[kernel, family] for kernel, own in known.items())
             found.append(Summed(name, family, timed, predicted, timed / total, counts))
-    return found
+    return found + _blocks(fit)
+
+
+def _blocks(fit: Fitted) -> list[Summed]:
+    """The timed blocks of each family, one after another: as near to a network as a calibration comes."""
+    of: dict[str, list[HeldOut]] = {}
+    for each in fit.held_out:
+        if each.timed.is_block and each.corrected_s and each.timed.seconds:
+            of.setdefault(each.family, []).append(each)
+    return [
+        Summed(
+            f"{len(blocks)} blocks", family, sum(each.timed.seconds or 0.0 for each in blocks),
+            sum(each.corrected_s or 0.0 for each in blocks), 1.0,
+            Counter(kernel for each in blocks for kernel in each.timed.kernels),
+        )
+        for family, blocks in of.items()
+        if len(blocks) > 1
+    ]  # fmt: skip
 
 
 def halfwidth(networks: Sequence[Summed], level: float = INTERVAL) -> float:

@@ -94,15 +94,15 @@ def _networks(networks: list[Summed], s: Score) -> Table:
     ]  # fmt: skip
     half = halfwidth(networks)
     columns = (
-        Column("network", _LEFT), Column("family", _LEFT), Column("kernels as timed"), Column("predicted"), Column("error"),
+        Column("network", _LEFT), Column("family", _LEFT), Column("as timed"), Column("predicted"), Column("error"),
         Column("of its time"),
     )  # fmt: skip
     return Table(
         columns,
         tuple(rows),
-        title="networks as sums of their timed kernels, predicted by a fit that has not seen their family",
+        title="networks as sums of their timed kernels, and blocks, predicted by a fit that has not seen their family",
         notes=(
-            f"{s.networks} networks of {s.families} families: mean error {units.percent(s.mape)}, within 5% "
+            f"{s.networks} sums of {s.families} families: mean error {units.percent(s.mape)}, within 5% "
             f"{units.percent(s.within_5)}, within 10% {units.percent(s.within_10)}, worst family {s.worst_family} "
             f"{units.percent(s.worst_mape)}",
             f"{units.percent(INTERVAL)} interval: -{units.percent(-expm1(-half))} +{units.percent(expm1(half))}; "
