@@ -37,7 +37,7 @@ def device_text(calibration: Calibration, place: Place, name: str, fusion: str, 
     how = f"measured by vitscope calibrate, {today.isoformat()}"
     peak, bandwidth = facts(calibration)
     lines = [
-        f"# {runtime} on {calibration.host}, {threads}: written by vitscope calibrate from single kernels"
+        f"# {runtime} on {calibration.host}, {threads}: written by vitscope calibrate from kernels and blocks"
         + (f", refined on {wholes} networks." if wholes else "; no network was timed for it."),
         f"name: {json.dumps(name)}",
         f"about: {json.dumps(about)}",
@@ -51,7 +51,8 @@ def device_text(calibration: Calibration, place: Place, name: str, fusion: str, 
         "residency: []",
         "fit:",
         f"  data: {json.dumps(_data(calibration, len(timed)))}",
-        "  form: floor + sum over kernels of (start + max(compute, traffic)) of their class, with a correction near timed ones",
+        "  form: floor + cold memory of activations + sum over kernels of (start + max(compute, near traffic) + farther "
+        "traffic + cold weights) of their class, with a correction near timed ones",
         "  classes:",
         *class_lines(calibration.costs),
         "  ranges:",

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 # Classes whose work is multiply-accumulates; of all others it is elements.
 PRODUCTS = frozenset(
-    {"conv", "grouped", "grouped ragged", "depthwise", "depthwise ragged", "depthwise strided"}
+    {"conv", "grouped", "grouped ragged", "depthwise", "depthwise ragged", "depthwise strided", "depthwise wide"}
     | {"pointwise", "linear", "matmul"}
 )
 FUSED = "fused "  # before the name of an operation that runs while a kernel writes
@@ -160,17 +160,20 @@ class ClassCosts:
 # Of elementwise operations and copies, those that cost otherwise than one addition, or one copy, of the same size.
 _DEAR = frozenset({"div", "sqrt", "rsqrt", "pow", "exp", "log", "reciprocal"})
 _LANES = 16  # floats of the widest vectors, and of ONNX Runtime's blocks of channels
+_TAPS = 25  # of the largest window that XNNPACK has a depthwise kernel of its own for
 _MOVED = frozenset({"reorder", "permute", "transpose", "roll"})
 
 
 def class_of(kernel: Kernel) -> str:
     """What is priced together: products by their kind, apart those that runtimes have other code for (depthwise and grouped
-    ones whose channels fill no vector, depthwise ones with a stride); activations and norms by their operation; and of all
-    else what reads alike: two maps, or one map and little beside it; memory in order, or not."""
+    ones whose channels fill no vector, depthwise ones with a stride or a window of over 5×5); activations and norms by their
+    operation; and of all else what reads alike: two maps, or one map and little beside it; memory in order, or not."""
     kind, main = kernel.kind, kernel.main.rstrip("_")
     match kind:
         case "grouped" | "depthwise" if kernel.geometry is not None:
             channels = kernel.geometry.out_channels // (kernel.geometry.groups if kind == "grouped" else 1)
+            if kind == "depthwise" and kernel.geometry.window[0] * kernel.geometry.window[1] > _TAPS:
+                return "depthwise wide"
             strided = kind == "depthwise" and kernel.geometry.stride != (1, 1)
             return f"{kind} ragged" if channels % _LANES else f"{kind} strided" if strided else kind
         case "activation" | "norm" | "pool" | "resize" | "gather" | "unknown":
