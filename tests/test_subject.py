@@ -10,7 +10,7 @@ from torch import nn
 from vitscope.blocks.layers import LayerScale
 from vitscope.errors import SpecError, UsageError
 from vitscope.export.artifact import block_of
-from vitscope.subject import load_subject, subject_of, take_statistics, wake
+from vitscope.subject import load_subject, spread_constants, subject_of, take_statistics
 
 SPEC = "mobileone_s0"
 
@@ -74,7 +74,7 @@ def test_the_callers_module_stays_as_it_is():
 def test_no_parameter_is_idle():
     module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), LayerScale(4, 1e-5))
     drawn = module[0].weight.clone()
-    wake(module)
+    spread_constants(module)
     assert torch.equal(module[0].weight, drawn), "what was drawn at random stays"
     gains, scales, shifts = module[1].weight, module[2].gamma, module[1].bias
     assert gains.unique().numel() == 4 and gains.min() >= 0.25 and gains.max() <= 0.75
