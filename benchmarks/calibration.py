@@ -25,8 +25,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks.host_latency import NETWORKS as ZOO
+from vitscope.calibrate.correction import residuals
 from vitscope.calibrate.demand import bare
-from vitscope.calibrate.fit import fit, residuals, total_s
+from vitscope.calibrate.fit import fit, total_s
 from vitscope.calibrate.record import Timed
 from vitscope.calibrate.refine import Whole, leave_families_out
 from vitscope.calibrate.times import read_timed

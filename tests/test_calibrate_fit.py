@@ -11,8 +11,9 @@ from random import Random
 import pytest
 
 from vitscope.calibrate.choose import Choice, hold_out
+from vitscope.calibrate.correction import residuals
 from vitscope.calibrate.demand import Demand, rough_s
-from vitscope.calibrate.fit import fit, residuals, total_s
+from vitscope.calibrate.fit import fit, total_s
 from vitscope.calibrate.held_out import leave_families_out, worth_correcting
 from vitscope.calibrate.record import Timed
 from vitscope.calibrate.refine import Whole, refine

@@ -32,8 +32,7 @@ def block_probe(demand: BlockDemand, rules: FusionRules, batch: int = 1) -> Prob
     def made() -> nn.Module:
         torch.manual_seed(0)
         body = nn.Sequential(*(build_block(demand.block, demand.in_shape) for _ in range(copies))).eval()
-        if not any(p.is_meta for p in body.parameters()):
-            spread_constants(body)
+        spread_constants(body)
         fuse_in_place(body)
         return body if len(shape) == 4 else _OnTokens(body)
 

@@ -26,10 +26,8 @@ from vitscope.measure.channel import MeasureError
 
 _FIRST, _GROWTH = 96, 1.5  # kernels of the first round, and how many times as many are timed after each further one
 _HELD_OUT = 60
-_FLAT, _FLAT_ROUNDS = (
-    0.005,
-    3,
-)  # the held-out error has stopped falling when so many rounds have not brought it so far down
+_FLAT_ROUNDS = 3  # that must bring the error of kernels held out down
+_FLAT = 0.005  # by so much, in its own unit
 _SLOW = 0.12  # a kernel that took this much longer than predicted is timed once more
 _KERNELS = 0.75  # of the time, for kernels alone; then blocks of networks are timed
 _FEW = 8  # networks up to which their kernels alone are timed: somebody's own

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from math import exp, inf, log
-from statistics import median
 from typing import TYPE_CHECKING
 
+from vitscope.calibrate.correction import corrections, residuals
 from vitscope.calibrate.record import Timed
 from vitscope.latency.class_cost import (
     FUSED,
     PRODUCTS,
     ClassCost,
     ClassCosts,
-    Correction,
     Memory,
-    Point,
     arena_elements,
-    axes_of,
     beyond,
     class_of,
     terms_and_rows,
@@ -57,13 +53,6 @@ _PRIORS = {
 _MEMORY = ("near", "knee 1", "more 1", "knee 2", "more 2", "cold", "arena")
 _FLOOR_SD = 0.05
 
-# Of the correction: how alike two kernels one unit apart are, how much of a factor is theirs, and how noisy one is, in ln.
-_LENGTHS, _SPREADS, _NOISES = (0.7, 1.0, 1.5, 2.5), (0.0, 0.05, 0.1, 0.2, 0.4), (0.02, 0.05, 0.1, 0.2)
-_FEWEST = 6  # points that a correction is made of at the least
-_SHARE = 0.4  # of a probe's time that its kernel must take, for the rest of the time to be told to it
-_LARGEST = 1.0  # of a factor in ln
-_STRANGE = 5.0  # times the usual distance from what the other points say
-
 
 @dataclass(frozen=True)
 class _Rows:
@@ -92,7 +81,7 @@ def fit(
 
     Probes that were refused say nothing. `floor_s` is what an empty network takes.
     """
-    known = [each for each in timed if each.seconds is not None]
+    known = [each for each in timed if each.seconds is not None and any(kernel.geometry for kernel in each.kernels)]
     problem = _Problem(known, floor_s, element_bytes)
     x, tiles = problem.solve(problem.prior), dict[str, tuple[int, int]]()
     for _ in range(2):  # what the others cost shows once the tiles are about right
@@ -101,7 +90,7 @@ def fit(
     costs = problem.costs(x, tiles)
     wanted = {class_of(each.wanted) for each in known} if corrected is None else set(corrected)
     points = {name: found for name, found in residuals(known, costs, element_bytes).items() if name in wanted}
-    return replace(costs, corrections=_corrections(points))
+    return replace(costs, corrections=corrections(points))
 
 
 class _Problem:
@@ -281,79 +270,3 @@ def total_s(costs: ClassCosts, kernels: Sequence[Kernel], element_bytes: int) ->
             return None
         total += count * seconds
     return total + element_bytes * arena_elements(kernels) * costs.memory.arena_byte_s
-
-
-def residuals(
-    timed: Iterable[Timed], costs: ClassCosts, element_bytes: int
-) -> dict[str, list[tuple[tuple[float, ...], float]]]:
-    """Class → (axes of a timed kernel, ln of what it took by what the formula says), after all else in its probe."""
-    found: dict[str, list[tuple[tuple[float, ...], float]]] = {}
-    formula = replace(costs, corrections={})
-    for each in timed:
-        if each.seconds is None or each.is_block:
-            continue
-        name = class_of(each.wanted)
-        own = others = 0.0
-        sizes = set()
-        for kernel, count in Counter(each.kernels).items():
-            seconds = count * (formula.kernel_s(kernel, element_bytes) or 0.0)
-            if class_of(kernel) == name and kernel.geometry is not None:
-                own += seconds
-                sizes.add(kernel.geometry)
-            else:
-                others += seconds
-        others += costs.floor_s + element_bytes * arena_elements(each.kernels) * costs.memory.arena_byte_s
-        left = each.seconds - others
-        if own > _SHARE * (own + others) and left > 0:
-            factor = max(-_LARGEST, min(_LARGEST, log(left / own)))
-            found.setdefault(name, []).extend((axes_of(size), factor) for size in sizes)
-    return found
-
-
-def _corrections(points: dict[str, list[tuple[tuple[float, ...], float]]]) -> dict[str, Correction]:
-    """Of each class that has enough points the length, spread and noise under which each is most likely given the others.
-
-    A point far from what all others say of it was slowed by something else: the rest is fitted again without it.
-    """
-    made = {}
-    for name, found in points.items():
-        if len(found) < _FEWEST:
-            continue
-        _, errors = _smoothest(found)
-        far = _STRANGE * max(_NOISES[0], median(map(abs, errors)))
-        correction, _ = _smoothest([point for point, error in zip(found, errors, strict=True) if abs(error) <= far])
-        if correction is not None:
-            made[name] = correction
-    return made
-
-
-def _smoothest(points: list[tuple[tuple[float, ...], float]]) -> tuple[Correction | None, list[float]]:
-    """The most likely correction of a class, None where that is none at all, and how far each point is from what the
-    others say of it."""
-    import numpy as np
-
-    y = np.array([factor for _, factor in points])
-    at = np.array([axes for axes, _ in points])
-    squared = ((at[:, None] - at[None]) ** 2).sum(-1)
-    best, made, errors = -inf, None, y
-    for length, spread, noise in product(_LENGTHS, _SPREADS, _NOISES):
-        alike = spread**2 * np.exp(-0.5 * squared / length**2)
-        inverse = np.linalg.inv(alike + (noise**2 + 1e-6) * np.eye(len(y)))
-        alpha, own = inverse @ y, np.diag(inverse)
-        error, variance = alpha / own, 1 / own  # of each point, predicted from the others
-        likelihood = -float((0.5 * error**2 / variance + 0.5 * np.log(variance)).sum())
-        if likelihood > best:
-            best, errors = likelihood, error
-            weights = spread**2 * alpha
-            made = Correction(
-                length, tuple(Point(axes, float(w)) for (axes, _), w in zip(points, weights, strict=True))
-            ) if spread else None  # fmt: skip
-    return made, errors.tolist()
-
-
-def factor_of(costs: ClassCosts, kernel: Kernel) -> float:
-    """What the correction multiplies the formula by."""
-    correction = costs.corrections.get(class_of(kernel))
-    if correction is None or kernel.geometry is None:
-        return 1.0
-    return exp(correction.log_factor(axes_of(kernel.geometry)))

@@ -7,7 +7,7 @@ a chain where the sizes allow it, and are added up where they do not.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from math import ceil, isqrt
@@ -18,6 +18,21 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vitscope.calibrate.demand import bare, rough_s
+from vitscope.calibrate.probe_modules import (
+    Between,
+    Call,
+    Chain,
+    Elementwise,
+    GroupNorm,
+    Joined,
+    Products,
+    Reduced,
+    Reordered,
+    Shifted,
+    Sum,
+    Tokens,
+    Turned,
+)
 from vitscope.graph.trace import trace
 from vitscope.latency.class_cost import class_of
 from vitscope.latency.geometry import Geometry
@@ -120,16 +135,16 @@ def _build(kernel: Kernel, size: Geometry, copies: int, batch: int) -> tuple[nn.
         case "linear":
             return _linears(kernel, size, copies)
         case "matmul":
-            return _Products(size, max(1, copies // 2)), (size.batch // batch, size.out_size[0], size.in_channels)
+            return Products(size, max(1, copies // 2)), (size.batch // batch, size.out_size[0], size.in_channels)
         case "softmax":
-            return _Chain([_Call(partial(F.softmax, dim=-1)) for _ in range(copies)]), _rows(size)
+            return Chain([Call(partial(F.softmax, dim=-1)) for _ in range(copies)]), _rows(size)
         case "norm":
             return _norms(kernel, size, copies)
         case "activation":
             act = ACTIVATIONS.get(kernel.main.rstrip("_"))
             if act is None:
                 return None
-            return _on_map(_Chain([_Between(act) for _ in range(copies)]), size)
+            return _on_map(Chain([Between(act) for _ in range(copies)]), size)
         case "elementwise":
             return _elementwise(kernel, size, copies)
         case "pool":
@@ -143,59 +158,9 @@ def _build(kernel: Kernel, size: Geometry, copies: int, batch: int) -> tuple[nn.
     return None
 
 
-class _Call(nn.Module):
-    """A function as a module."""
-
-    def __init__(self, call: Callable[[Tensor], Tensor]):
-        super().__init__()
-        self.call = call
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.call(x)
-
-
-class _Chain(nn.Module):
-    """One after another."""
-
-    def __init__(self, parts: Sequence[nn.Module]):
-        super().__init__()
-        self.parts = nn.ModuleList(parts)
-
-    def forward(self, x: Tensor) -> Tensor:
-        for part in self.parts:
-            x = part(x)
-        return x
-
-
-class _Sum(nn.Module):
-    """All of one input, added up."""
-
-    def __init__(self, parts: Sequence[nn.Module]):
-        super().__init__()
-        self.parts = nn.ModuleList(parts)
-
-    def forward(self, x: Tensor) -> Tensor:
-        first, *others = self.parts
-        y = first(x)
-        for part in others:
-            y = y + part(x)
-        return y
-
-
-class _Between(nn.Module):
-    """A function of the input plus a constant, which keeps two in a row from being made one."""
-
-    def __init__(self, call: Callable[[Tensor], Tensor]):
-        super().__init__()
-        self.call, self.shift = call, nn.Parameter(torch.randn(1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.call(x + self.shift)
-
-
 def _with_activation(layer: nn.Module, kernel: Kernel) -> nn.Module:
     act = next((ACTIVATIONS[name] for op in kernel.epilogue if (name := op.rstrip("_")) in ACTIVATIONS), None)
-    return layer if act is None else nn.Sequential(layer, _Call(act))
+    return layer if act is None else nn.Sequential(layer, Call(act))
 
 
 def _convolutions(kernel: Kernel, size: Geometry, copies: int) -> tuple[nn.Module, Size] | None:
@@ -212,26 +177,14 @@ def _convolutions(kernel: Kernel, size: Geometry, copies: int) -> tuple[nn.Modul
     given = (size.in_channels, *size.in_size)
     keeps = size.stride == (1, 1) and size.in_size == size.out_size
     if keeps and size.in_channels == size.out_channels:
-        return _Chain([conv(size.in_channels, size.in_channels) for _ in range(copies)]), given
+        return Chain([conv(size.in_channels, size.in_channels) for _ in range(copies)]), given
     if keeps and size.groups == 1:
         pairs = max(1, copies // 2)
         there_and_back = [conv(size.in_channels, size.out_channels), conv(size.out_channels, size.in_channels)]
         for _ in range(pairs - 1):
             there_and_back += [conv(size.in_channels, size.out_channels), conv(size.out_channels, size.in_channels)]
-        return _Chain(there_and_back), given
-    return _Sum([conv(size.in_channels, size.out_channels) for _ in range(copies)]), given
-
-
-class _Tokens(nn.Module):
-    """A network of (B, T, C), or of (B, C) where there is one token, on the image (1, B, T, C)."""
-
-    def __init__(self, body: nn.Module):
-        super().__init__()
-        self.body = body
-
-    def forward(self, x: Tensor) -> Tensor:
-        _, B, T, C = x.shape
-        return self.body(x.view(B, T, C) if T > 1 else x.view(B, C))
+        return Chain(there_and_back), given
+    return Sum([conv(size.in_channels, size.out_channels) for _ in range(copies)]), given
 
 
 def _linears(kernel: Kernel, size: Geometry, copies: int) -> tuple[nn.Module, Size]:
@@ -242,22 +195,7 @@ def _linears(kernel: Kernel, size: Geometry, copies: int) -> tuple[nn.Module, Si
         layers.append(_with_activation(nn.Linear(before, after, bias), kernel))
         if before != after:
             layers.append(_with_activation(nn.Linear(after, before, bias), kernel))
-    return _Tokens(_Chain(layers)), (1, size.out_size[0], before)
-
-
-class _Products(nn.Module):
-    """Attention's two products, (M, K) × (K, N) and (M, N) × (N, K), again and again."""
-
-    def __init__(self, size: Geometry, pairs: int):
-        super().__init__()
-        self.pairs = pairs
-        self.keys = nn.Parameter(torch.randn(1, size.batch, size.out_channels, size.in_channels) * 0.05)
-
-    def forward(self, x: Tensor) -> Tensor:
-        for _ in range(self.pairs):
-            keys = self.keys * x[:, :, :1, :1]  # computed, so that no runtime prepares them as weights
-            x = (x @ keys.transpose(-2, -1)) @ keys
-        return x
+    return Tokens(Chain(layers)), (1, size.out_size[0], before)
 
 
 def _rows(size: Geometry) -> Size:
@@ -267,7 +205,7 @@ def _rows(size: Geometry) -> Size:
 def _on_map(body: nn.Module, size: Geometry) -> tuple[nn.Module, Size]:
     """`body`, which keeps sizes, on an image (C, H, W), or on tokens, whose sizes are (T, 1)."""
     if _is_tokens(size):
-        return _Tokens(body), (size.batch, size.out_size[0], size.out_channels)
+        return Tokens(body), (size.batch, size.out_size[0], size.out_channels)
     return body, (size.out_channels, *size.out_size)
 
 
@@ -275,56 +213,28 @@ def _is_tokens(size: Geometry) -> bool:
     return size.out_size[1] == 1 and (size.out_size[0] > 1 or size.batch > 1)
 
 
-class _GroupNorm(nn.Module):
-    def __init__(self, groups: int, channels: int):
-        super().__init__()
-        self.norm = nn.GroupNorm(groups, channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.norm(x)
-
-
 def _norms(kernel: Kernel, size: Geometry, copies: int) -> tuple[nn.Module, Size] | None:
     rows, length = size.out_size[0], size.in_channels
     if kernel.main == "native_layer_norm":
-        return _Tokens(_Chain([nn.LayerNorm(length) for _ in range(copies)])), (1, rows, length)
+        return Tokens(Chain([nn.LayerNorm(length) for _ in range(copies)])), (1, rows, length)
     if kernel.main == "native_group_norm":
         channels = kernel.weights // 2 or rows
         positions = length * rows // channels
         side = isqrt(positions)
         shape = (channels, side, side) if side * side == positions else (channels, positions, 1)
-        return _Chain([_GroupNorm(rows, channels) for _ in range(copies)]), shape
+        return Chain([GroupNorm(rows, channels) for _ in range(copies)]), shape
     if kernel.main == "instance_norm":  # the sizes do not say how many channels it normalises together
         channels = next(c for c in (64, 32, 16, 8, 4, 2, 1) if length % c == 0)
         shape = (channels * rows, length // channels, 1)
-        return _Chain([_GroupNorm(rows, channels * rows) for _ in range(copies)]), shape
+        return Chain([GroupNorm(rows, channels * rows) for _ in range(copies)]), shape
     if kernel.main == "linalg_vector_norm":
         length = max(1, kernel.reads // kernel.writes)
-        return _Chain([_Call(_normalised) for _ in range(copies)]), (1, kernel.writes, length)
+        return Chain([Call(_normalised) for _ in range(copies)]), (1, kernel.writes, length)
     return None
 
 
 def _normalised(x: Tensor) -> Tensor:
     return x / (torch.linalg.vector_norm(x, dim=-1, keepdim=True) + 1e-6)
-
-
-class _Elementwise(nn.Module):
-    """An operation on the running value and another: a map of its size, one value a channel, or constants."""
-
-    def __init__(self, call: Callable[[Tensor, Tensor], Tensor], copies: int, channels: int, other: str):
-        super().__init__()
-        self.call, self.copies, self.other = call, copies, other
-        self.constants = nn.ParameterList(nn.Parameter(torch.rand(channels) + 0.5) for _ in range(copies))
-
-    def forward(self, x: Tensor) -> Tensor:
-        one = (slice(None), slice(0, 1)) if x.dim() == 3 else (slice(None), slice(None), slice(0, 1), slice(0, 1))
-        given = x * x + 1 if self.other == "same" else x[one] ** 2 + 1  # nothing that one divides by is near 0
-        for constant in self.constants:
-            if self.other != "constant":
-                x = self.call(x, given)
-            else:
-                x = self.call(x, constant if x.dim() < 4 else constant.view(-1, 1, 1))
-        return x
 
 
 def _elementwise(kernel: Kernel, size: Geometry, copies: int) -> tuple[nn.Module, Size] | None:
@@ -337,7 +247,7 @@ def _elementwise(kernel: Kernel, size: Geometry, copies: int) -> tuple[nn.Module
         other = "channel"
     else:
         other = "constant"
-    return _on_map(_Elementwise(call, copies, size.out_channels, other), size)
+    return _on_map(Elementwise(call, copies, size.out_channels, other), size)
 
 
 def _pools(kernel: Kernel, size: Geometry, copies: int) -> tuple[nn.Module, Size] | None:
@@ -352,20 +262,9 @@ def _pools(kernel: Kernel, size: Geometry, copies: int) -> tuple[nn.Module, Size
         call = partial(F.avg_pool2d, kernel_size=window, stride=stride, padding=padding)
     else:
         return None
-    parts = [_Between(call) for _ in range(copies)]
+    parts = [Between(call) for _ in range(copies)]
     keeps = size.in_size == size.out_size
-    return (_Chain(parts) if keeps else _Sum(parts)), (size.in_channels, *size.in_size)
-
-
-class _Reduced(nn.Module):
-    """The input plus what it reduces to."""
-
-    def __init__(self, call: Callable[[Tensor], Tensor]):
-        super().__init__()
-        self.call = call
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.call(x)
+    return (Chain(parts) if keeps else Sum(parts)), (size.in_channels, *size.in_size)
 
 
 def _reductions(kernel: Kernel, size: Geometry, copies: int) -> tuple[nn.Module, Size] | None:
@@ -377,9 +276,9 @@ def _reductions(kernel: Kernel, size: Geometry, copies: int) -> tuple[nn.Module,
             return None  # over one of the two axes of an image
         over, shape = (2, 3), (size.in_channels, *size.in_size)
     else:
-        rows = _Chain([_Reduced(partial(call, dim=-1, keepdim=True)) for _ in range(copies)])
-        return _Tokens(rows), (1, kernel.writes, max(1, kernel.reads // kernel.writes))
-    return _Chain([_Reduced(partial(call, dim=over, keepdim=True)) for _ in range(copies)]), shape
+        rows = Chain([Reduced(partial(call, dim=-1, keepdim=True)) for _ in range(copies)])
+        return Tokens(rows), (1, kernel.writes, max(1, kernel.reads // kernel.writes))
+    return Chain([Reduced(partial(call, dim=over, keepdim=True)) for _ in range(copies)]), shape
 
 
 def _resizes(kernel: Kernel, size: Geometry, copies: int) -> tuple[nn.Module, Size] | None:
@@ -387,65 +286,27 @@ def _resizes(kernel: Kernel, size: Geometry, copies: int) -> tuple[nn.Module, Si
     if kernel.main not in mode:
         return None
     call = partial(F.interpolate, size=size.out_size, mode=mode[kernel.main])
-    return _Sum([_Between(call) for _ in range(min(copies, 4))]), (size.in_channels, *size.in_size)
-
-
-class _Turned(nn.Module):
-    """The last two axes in each other's place, and that taken for the map as it was: two in a row do not cancel."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x.transpose(-2, -1).reshape(x.shape)
-
-
-class _Reordered(nn.Module):
-    """A convolution, whose channels a runtime may keep in blocks, before an operation that wants them one by one."""
-
-    def __init__(self, channels: int):
-        super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 1, groups=channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.conv(x).abs()
-
-
-class _Joined(nn.Module):
-    """The input beside itself changed, as two halves of channels, added to what came before."""
-
-    def __init__(self, channels: int):
-        super().__init__()
-        self.scale = nn.Parameter(torch.randn(1, channels, 1, 1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.cat([x, x * self.scale], 1)
-
-
-class _Shifted(nn.Module):
-    def __init__(self, call: Callable[[Tensor], Tensor]):
-        super().__init__()
-        self.call, self.scale = call, nn.Parameter(torch.randn(1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.call(x * self.scale)
+    return Sum([Between(call) for _ in range(min(copies, 4))]), (size.in_channels, *size.in_size)
 
 
 def _copying(kernel: Kernel, size: Geometry, copies: int) -> tuple[nn.Module, Size] | None:
     main = kernel.main.rstrip("_")
     if main in ("clone", "contiguous", "permute", "transpose"):
-        return _on_map(_Chain([_Turned() for _ in range(copies)]), size)
+        return _on_map(Chain([Turned() for _ in range(copies)]), size)
     if main == "reorder":
-        return _on_map(_Chain([_Reordered(size.out_channels) for _ in range(copies)]), size)
+        return _on_map(Chain([Reordered(size.out_channels) for _ in range(copies)]), size)
     if main == "cat":
         if size.out_channels % 2 or size.out_size[1] == 1:
             return None
         half = size.out_channels // 2
-        return _Sum([_Joined(half) for _ in range(copies)]), (half, *size.out_size)
+        return Sum([Joined(half) for _ in range(copies)]), (half, *size.out_size)
     if main == "constant_pad_nd":
         down, right = (after - before for after, before in zip(size.out_size, size.in_size, strict=True))
         if down < 0 or right < 0 or not down + right:
             return None
         pad = partial(F.pad, pad=(right // 2, right - right // 2, down // 2, down - down // 2))
-        return _Sum([_Shifted(pad) for _ in range(copies)]), (size.in_channels, *size.in_size)
+        return Sum([Shifted(pad) for _ in range(copies)]), (size.in_channels, *size.in_size)
     if main == "roll" and size.out_size[1] > 1:
-        rolled = [_Shifted(partial(torch.roll, shifts=(-3, -3), dims=(2, 3))) for _ in range(copies)]
-        return _Chain(rolled), (size.out_channels, *size.out_size)
+        rolled = [Shifted(partial(torch.roll, shifts=(-3, -3), dims=(2, 3))) for _ in range(copies)]
+        return Chain(rolled), (size.out_channels, *size.out_size)
     return None

@@ -12,8 +12,17 @@ from dataclasses import dataclass
 from math import prod
 
 from vitscope.cost.ops import base_name, macs, op_class
-from vitscope.graph.record import Graph, OpRecord, Shape
+from vitscope.graph.record import Graph, OpRecord
+from vitscope.latency.axis_order import ANY, PLAIN, Order, lies_alike, permuted, permuting_axes
 from vitscope.latency.geometry import Geometry, attention_geometry, geometry_of, matmul_geometry, softmax_geometry
+from vitscope.latency.op_kernel import (
+    JOINS_BY_NAME,
+    channels_and_bias,
+    depth_of,
+    joins_of,
+    kernel_kind,
+    kind_to_a_layout,
+)
 from vitscope.latency.runtime import Fusable, FusionRules, KernelKind, Step
 
 # Casts disappear: every value of a deployed program has the one precision of the device file.
@@ -21,18 +30,10 @@ _CASTS = frozenset({"_to_copy", "detach", "alias"})
 _CLONES = frozenset({"clone", "contiguous"})
 _ATTENTION = "_scaled_dot_product"
 _PERMUTES = frozenset({"permute", "transpose", "t", "movedim"})
-_CONVOLUTIONS = frozenset({"conv", "grouped", "depthwise", "pointwise"})
 _SLICES = frozenset({"slice", "split", "split_with_sizes", "chunk", "narrow"})
 _SELECTS = frozenset({"select", "unbind"})
 
-# The axes of a tensor from the outermost in memory to the innermost; () as the network has them. A first element of -1 is
-# channels in blocks, with the order that the axes have beside that.
-Order = tuple[int, ...]
-PLAIN: Order = ()
-CHANNELS_LAST: Order = (0, 2, 3, 1)
-BLOCKED: Order = (-1, 0, 1, 2, 3)
 _IMAGE = 4  # an input of so few channels is an image, which comes as the network has it
-_ANY: Order = (-2,)  # a map that enters the graph: it lies as its first reader wants it
 
 
 @dataclass(slots=True, eq=False)
@@ -72,7 +73,7 @@ class Nodes:
             for i in graph.inputs:
                 shape = graph.tensors[i].shape
                 if len(shape) == 4 and shape[1] > _IMAGE:
-                    self._order[i] = _ANY
+                    self._order[i] = ANY
 
     def value(self, tensor: int) -> int:
         """The number of what is in `tensor` now."""
@@ -133,7 +134,7 @@ class Nodes:
         """An operation that only says how to read memory: free, or a copy where the runtime moves data for it."""
         source = op.inputs[0]
         if name in _SLICES | _SELECTS and self._shortens(op):
-            if self.rules.permute == "early" and self._order.get(source, PLAIN) not in (PLAIN, _ANY):
+            if self.rules.permute == "early" and self._order.get(source, PLAIN) not in (PLAIN, ANY):
                 self._settle(source, op.scope)
             if self._is_written(op, name):
                 self._slice(op, name)
@@ -146,17 +147,17 @@ class Nodes:
         rank = len(self.graph.tensors[source].shape)
         if name in _PERMUTES and self.rules.permute != "free":
             self._moved_in.setdefault(op.outputs[0], op.scope)
-            if order == _ANY:
+            if order == ANY:
                 order = PLAIN
                 self._order.pop(source, None)
-            after = _permuted(order, _axes(op, rank))
+            after = permuted(order, permuting_axes(op, rank))
             if self.layout is not None and order == self.layout.order and self.layout.permute == "copy":
                 self._turn(op, after)
             else:
                 self._alias(op, after)
-        elif name in _SLICES or op.op in _CASTS or (name in _CLONES and order == _ANY):
+        elif name in _SLICES or op.op in _CASTS or (name in _CLONES and order == ANY):
             self._alias(op, order)
-        elif name in _SELECTS and order not in (PLAIN, _ANY) and order[0] >= 0:
+        elif name in _SELECTS and order not in (PLAIN, ANY) and order[0] >= 0:
             dim = op.attr("dim", 0)
             axis = dim % rank if isinstance(dim, int) else 0
             self._alias(op, tuple(a - (a > axis) for a in order if a != axis))
@@ -185,10 +186,10 @@ class Nodes:
         value = self.value(op.inputs[0])
         self._emit(Node("permute", op.scope, "copy", ("copy",), 0, {value: count}, 0, fresh, count, self._sizes(out)))
         self._value[out] = fresh
-        self._lay(out, order if _lies(order, PLAIN, self.graph.tensors[out].shape) else PLAIN)
+        self._lay(out, order if lies_alike(order, PLAIN, self.graph.tensors[out].shape) else PLAIN)
 
     def _lay(self, tensor: int, order: Order) -> None:
-        if _lies(order, PLAIN, self.graph.tensors[tensor].shape):
+        if lies_alike(order, PLAIN, self.graph.tensors[tensor].shape):
             self._order.pop(tensor, None)
         else:
             self._order[tensor] = order
@@ -256,7 +257,7 @@ class Nodes:
     def _settled(self, tensor: int) -> Order:
         """How `tensor` lies, where nobody has asked yet: as the network has it."""
         order = self._order.get(tensor, PLAIN)
-        if order == _ANY:
+        if order == ANY:
             self._order.pop(tensor)
             return PLAIN
         return order
@@ -268,11 +269,11 @@ class Nodes:
         if order == want:
             return value
         shape = self.graph.tensors[tensor].shape
-        if order == _ANY:
+        if order == ANY:
             self._order.pop(tensor)
             self._lay(tensor, want)
             return value
-        if _lies(order, want, shape):
+        if lies_alike(order, want, shape):
             return value
         key = (value, tensor, want)
         if key not in self._copies:
@@ -297,7 +298,9 @@ class Nodes:
         layout = self.layout
         before = tensors[given[0]].shape
         if layout is not None and len(before) == 4:
-            asked = layout.asks(name, _special(op, kind, before, out), before[1], out[1] if len(out) == 4 else 1, op)
+            asked = layout.asks(
+                name, kind_to_a_layout(op, kind, before, out), before[1], out[1] if len(out) == 4 else 1, op
+            )
             if asked is not None:
                 return (layout.order if asked else PLAIN), (layout.order if len(out) == 4 else PLAIN)
         size = max(tensors[i].numel for i in given)
@@ -307,14 +310,14 @@ class Nodes:
             broadcasts = len(full) < len(given)
             if layout is not None and len(out) == 4 and layout.is_follower(name, kind):
                 exact = layout.order[0] < 0  # blocks hold whole tensors of one shape only
-                known = orders - {_ANY}
+                known = orders - {ANY}
                 if layout.order in known and not (exact and (broadcasts or len(known) > 1)):
                     return layout.order, layout.order
                 if not known and not (exact and broadcasts):
-                    return _ANY, _ANY
+                    return ANY, ANY
             if len(orders) == 1 and kind in ("elementwise", "activation") and not broadcasts:
                 (order,) = orders
-                if layout is None or order not in (layout.order, _ANY) or layout.is_follower(name, kind):
+                if layout is None or order not in (layout.order, ANY) or layout.is_follower(name, kind):
                     return order, order
         return PLAIN, PLAIN
 
@@ -348,11 +351,11 @@ class Nodes:
             for out in op.outputs:
                 self._lay(out, gives)
         writes = sum(graph.tensors[i].numel for i in op.outputs)
-        channels, has_bias = _channels(graph, op, kind)
+        channels, has_bias = channels_and_bias(graph, op, kind)
         label = "gelu_tanh" if name == "gelu" and op.attr("approximate") == "tanh" else name
         node = Node(
-            label, op.scope, kind, _joins(graph, op, name, kind), macs(graph, op) or 0, reads, weights, written[0],
-            writes, geometry_of(graph, op, kind), _depth(graph, op, kind), channels, has_bias,
+            label, op.scope, kind, joins_of(graph, op, name, kind), macs(graph, op) or 0, reads, weights, written[0],
+            writes, geometry_of(graph, op, kind), depth_of(graph, op, kind), channels, has_bias,
         )  # fmt: skip
         steps = rules.steps(label, len(graph.tensors[op.outputs[0]].shape))
         if steps:
@@ -360,7 +363,7 @@ class Nodes:
         self._emit(node)
 
     def _operand(self, tensor: int, want: Order, scope: str) -> int:
-        if want == _ANY:
+        if want == ANY:
             return self.value(tensor)
         return self._as(tensor, want, scope)
 
@@ -368,7 +371,7 @@ class Nodes:
         """Whether only the last two axes lie the other way round, which a product reads as fast."""
         rank = len(self.graph.tensors[tensor].shape)
         swapped = (*range(rank - 2), rank - 1, rank - 2)
-        return rank >= 2 and _lies(self._order.get(tensor, PLAIN), swapped, self.graph.tensors[tensor].shape)
+        return rank >= 2 and lies_alike(self._order.get(tensor, PLAIN), swapped, self.graph.tensors[tensor].shape)
 
     def _keeps_matrices(self, op: OpRecord) -> bool:
         """Whether a view leaves the last two axes alone."""
@@ -394,7 +397,7 @@ class Nodes:
                 else:
                     reads[made[int(source)].write] = made[int(source)].writes
             weights = node.weights // step.weights if step.weights else 0
-            joins: tuple[Fusable, ...] = _BY_NAME.get(step.op, ())
+            joins: tuple[Fusable, ...] = JOINS_BY_NAME.get(step.op, ())
             if step.apart:
                 joins = ()
             elif step.kind == "elementwise":
@@ -434,116 +437,3 @@ class Nodes:
         reads = {second: scores, values[2]: v.numel}
         size = matmul_geometry(heads, t, s, e)
         self._emit(Node("matmul", op.scope, "matmul", (), scores * e, reads, 0, out, rows * e, size, s))
-
-
-def _special(op: OpRecord, kind: KernelKind, before: Shape, after: Shape) -> str:
-    """The kind of a kernel as a layout asks for it: transposed convolutions, and depthwise ones with several results a
-    channel, are not what their kind says."""
-    if op.attr("transposed"):
-        return "transposed"
-    return "grouped" if kind == "depthwise" and len(after) == 4 and after[1] != before[1] else kind
-
-
-def _axes(op: OpRecord, rank: int) -> Order:
-    """The order in which a permuting operation takes the axes of a tensor of `rank`."""
-    name = base_name(op)
-    axes = list(range(rank))
-    if name == "permute":
-        dims = op.attr("dims")
-        return tuple(int(d) % rank for d in dims) if isinstance(dims, tuple) else tuple(axes)
-    first, second = (0, rank - 1) if name == "t" else (op.attr("dim0", 0), op.attr("dim1", 1))
-    if isinstance(first, int) and isinstance(second, int) and rank:
-        first, second = first % rank, second % rank
-        axes[first], axes[second] = axes[second], axes[first]
-    return tuple(axes)
-
-
-def _permuted(order: Order, axes: Order) -> Order:
-    """How a tensor that lies in `order` lies by its new axes: new axis i is the old `axes[i]`."""
-    blocked = bool(order) and order[0] == -1
-    old = order[1:] if blocked else order or tuple(range(len(axes)))
-    place = {axis: i for i, axis in enumerate(axes)}
-    new = tuple(place[a] for a in old)
-    return (-1, *new) if blocked else new
-
-
-def _lies(order: Order, want: Order, shape: Shape) -> bool:
-    """Whether two orders are the same memory: an axis of one element may stand anywhere."""
-    if order == want:
-        return True
-    if (order[:1] == (-1,)) != (want[:1] == (-1,)) or _ANY in (order, want):
-        return False
-    every = tuple(range(len(shape)))
-    a, b = order or every, want or every
-    return [i for i in a if i < 0 or shape[i] > 1] == [i for i in b if i < 0 or shape[i] > 1]
-
-
-def kernel_kind(graph: Graph, op: OpRecord) -> KernelKind:
-    """What kind of kernel `op` is on its own."""
-    kind = op_class(graph, op)
-    if kind == "conv":
-        weight = graph.tensors[op.inputs[1]].shape
-        groups = op.attr("groups", 1)
-        if groups == graph.tensors[op.inputs[0]].shape[1] and groups != 1:
-            return "depthwise"
-        if groups != 1:
-            return "grouped"
-        return "pointwise" if prod(weight[2:]) == 1 else "conv"
-    assert kind not in ("view", "constant"), kind
-    return kind
-
-
-def _channels(graph: Graph, op: OpRecord, kind: KernelKind) -> tuple[int, bool]:
-    """Output channels of a kernel with weights, and whether it has a bias already."""
-    if kind in _CONVOLUTIONS:
-        return graph.tensors[op.outputs[0]].shape[1], len(op.inputs) > 2
-    if kind != "linear":
-        return 1, False
-    shape = graph.tensors[op.outputs[0]].shape
-    return shape[-1] if shape else 1, base_name(op) in ("addmm", "baddbmm", "addmv")
-
-
-def _depth(graph: Graph, op: OpRecord, kind: KernelKind) -> int:
-    if kind in _CONVOLUTIONS:
-        return graph.tensors[op.inputs[1]].shape[0 if op.attr("transposed") else 1]
-    if kind not in ("linear", "matmul"):
-        return 1
-    shape = graph.tensors[op.inputs[-1]].shape
-    return shape[-2] if len(shape) > 1 else prod(shape)
-
-
-_BY_NAME: dict[str, tuple[Fusable, ...]] = {
-    "relu": ("relu", "activation"),
-    "hardtanh": ("clamp", "activation"),
-    "relu6": ("clamp", "activation"),
-    "gelu": ("gelu", "activation"),
-    "hardswish": ("hardswish", "activation"),
-    "hardsigmoid": ("hardsigmoid", "activation"),
-    "sigmoid": ("sigmoid", "activation"),
-    "silu": ("silu",),  # no rule for activations means it: phones are known to have none for SiLU
-    "native_batch_norm": ("batch_norm",),
-    "_native_batch_norm_legit_no_training": ("batch_norm",),
-    "native_layer_norm": ("layer_norm",),
-    "constant_pad_nd": ("pad",),
-    "pad": ("pad",),
-    "clone": ("copy",),
-    "contiguous": ("copy",),
-}
-
-
-def _joins(graph: Graph, op: OpRecord, name: str, kind: KernelKind) -> tuple[Fusable, ...]:
-    """What `op` may be to a fusion rule."""
-    if name in _BY_NAME:
-        return _BY_NAME[name]
-    if kind == "activation":
-        return ("activation",)
-    if kind == "elementwise":
-        operands = [i for i in dict.fromkeys(op.inputs) if i not in graph.constants]
-        if len(operands) == 1 and name in ("mul", "div") and op.inputs[0] in operands:
-            return ("scale", "elementwise")
-        if len(operands) == 1 and name in ("add", "sub") and op.inputs[0] in operands:
-            return ("bias", "elementwise")
-        if name == "add" and len({graph.tensors[i].shape for i in operands}) == 1:
-            return ("sum", "elementwise")
-        return ("elementwise",)
-    return ()

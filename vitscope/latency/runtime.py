@@ -29,7 +29,7 @@ KernelKind = Literal[
     "conv", "grouped", "depthwise", "pointwise", "linear", "matmul", "attention", "softmax", "norm", "activation",
     "elementwise", "pool", "resize", "reduce", "copy", "gather", "unknown",
 ]  # fmt: skip
-_CONVOLUTIONS = frozenset({"conv", "grouped", "depthwise", "pointwise"})
+CONVOLUTIONS = frozenset({"conv", "grouped", "depthwise", "pointwise"})
 _ORDERS: dict[str, tuple[int, ...]] = {"channels_last": (0, 2, 3, 1), "blocked": (-1, 0, 1, 2, 3)}
 
 
@@ -81,7 +81,7 @@ class Layout:
         """
         if kind not in self.native and name not in self.native:
             return None
-        if not self.block or kind not in _CONVOLUTIONS:
+        if not self.block or kind not in CONVOLUTIONS:
             return True
         if kind == "depthwise":
             return True

@@ -1,0 +1,164 @@
+"""The small networks that probes are made of: copies in a chain or added up, and what keeps a runtime from merging them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from vitscope.latency.geometry import Geometry
+
+
+class Call(nn.Module):
+    """A function as a module."""
+
+    def __init__(self, call: Callable[[Tensor], Tensor]):
+        super().__init__()
+        self.call = call
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.call(x)
+
+
+class Chain(nn.Module):
+    """One after another."""
+
+    def __init__(self, parts: Sequence[nn.Module]):
+        super().__init__()
+        self.parts = nn.ModuleList(parts)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for part in self.parts:
+            x = part(x)
+        return x
+
+
+class Sum(nn.Module):
+    """All of one input, added up."""
+
+    def __init__(self, parts: Sequence[nn.Module]):
+        super().__init__()
+        self.parts = nn.ModuleList(parts)
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, *others = self.parts
+        y = first(x)
+        for part in others:
+            y = y + part(x)
+        return y
+
+
+class Between(nn.Module):
+    """A function of the input plus a constant, which keeps two in a row from being made one."""
+
+    def __init__(self, call: Callable[[Tensor], Tensor]):
+        super().__init__()
+        self.call, self.shift = call, nn.Parameter(torch.randn(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.call(x + self.shift)
+
+
+class Tokens(nn.Module):
+    """A network of (B, T, C), or of (B, C) where there is one token, on the image (1, B, T, C)."""
+
+    def __init__(self, body: nn.Module):
+        super().__init__()
+        self.body = body
+
+    def forward(self, x: Tensor) -> Tensor:
+        _, B, T, C = x.shape
+        return self.body(x.view(B, T, C) if T > 1 else x.view(B, C))
+
+
+class Products(nn.Module):
+    """Attention's two products, (M, K) × (K, N) and (M, N) × (N, K), again and again."""
+
+    def __init__(self, size: Geometry, pairs: int):
+        super().__init__()
+        self.pairs = pairs
+        self.keys = nn.Parameter(torch.randn(1, size.batch, size.out_channels, size.in_channels) * 0.05)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for _ in range(self.pairs):
+            keys = self.keys * x[:, :, :1, :1]  # computed, so that no runtime prepares them as weights
+            x = (x @ keys.transpose(-2, -1)) @ keys
+        return x
+
+
+class GroupNorm(nn.Module):
+    def __init__(self, groups: int, channels: int):
+        super().__init__()
+        self.norm = nn.GroupNorm(groups, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(x)
+
+
+class Elementwise(nn.Module):
+    """An operation on the running value and another: a map of its size, one value a channel, or constants."""
+
+    def __init__(self, call: Callable[[Tensor, Tensor], Tensor], copies: int, channels: int, other: str):
+        super().__init__()
+        self.call, self.copies, self.other = call, copies, other
+        self.constants = nn.ParameterList(nn.Parameter(torch.rand(channels) + 0.5) for _ in range(copies))
+
+    def forward(self, x: Tensor) -> Tensor:
+        one = (slice(None), slice(0, 1)) if x.dim() == 3 else (slice(None), slice(None), slice(0, 1), slice(0, 1))
+        given = x * x + 1 if self.other == "same" else x[one] ** 2 + 1  # nothing that one divides by is near 0
+        for constant in self.constants:
+            if self.other != "constant":
+                x = self.call(x, given)
+            else:
+                x = self.call(x, constant if x.dim() < 4 else constant.view(-1, 1, 1))
+        return x
+
+
+class Reduced(nn.Module):
+    """The input plus what it reduces to."""
+
+    def __init__(self, call: Callable[[Tensor], Tensor]):
+        super().__init__()
+        self.call = call
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.call(x)
+
+
+class Turned(nn.Module):
+    """The last two axes in each other's place, and that taken for the map as it was: two in a row do not cancel."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.transpose(-2, -1).reshape(x.shape)
+
+
+class Reordered(nn.Module):
+    """A convolution, whose channels a runtime may keep in blocks, before an operation that wants them one by one."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 1, groups=channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x).abs()
+
+
+class Joined(nn.Module):
+    """The input beside itself changed, as two halves of channels, added to what came before."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.scale = nn.Parameter(torch.randn(1, channels, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([x, x * self.scale], 1)
+
+
+class Shifted(nn.Module):
+    def __init__(self, call: Callable[[Tensor], Tensor]):
+        super().__init__()
+        self.call, self.scale = call, nn.Parameter(torch.randn(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.call(x * self.scale)
