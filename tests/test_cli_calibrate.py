@@ -114,6 +114,22 @@ def test_whole_networks_refine_it_and_are_told_apart(
     assert "refined on 2 networks" in refined.read_text()
 
 
+def test_the_fit_is_repeated_from_the_times(
+    calibrated: Path, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert main(["devices", "check", str(calibrated)]) == 0
+    out = capfd.readouterr().out
+    assert "classes of kernels" in out and "pointwise" in out and "without their family" in out.replace("its", "their")
+    alone = tmp_path / "alone.yaml"
+    alone.write_text(calibrated.read_text())
+    assert main(["devices", "check", str(alone)]) == 3
+    said = capfd.readouterr().err
+    assert "alone.times.jsonl: not here" in said and said.count("\n") == 1
+    alone.with_suffix(".times.jsonl").write_text("model,latency\n")
+    assert main(["devices", "check", str(alone)]) == 2
+    assert "not the times of a calibration" in capfd.readouterr().err
+
+
 def test_times_of_another_place_are_refused(calibrated: Path, folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert calibrate(folder, "here.yaml", "--force", "--batch", "2") == 2
     said = capfd.readouterr().err

@@ -12,7 +12,7 @@ from typing import Literal
 from vitscope.calibrate.block import blocks_of
 from vitscope.calibrate.block_probe import block_probe
 from vitscope.calibrate.choose import Choice, hold_out
-from vitscope.calibrate.demand import Demand, beyond_the_zoo, demand, kernels_of
+from vitscope.calibrate.demand import Demand, demand, kernels_of
 from vitscope.calibrate.fit import fit, total_s
 from vitscope.calibrate.held_out import fitted
 from vitscope.calibrate.probe import probe_of
@@ -30,7 +30,6 @@ _FLAT_ROUNDS = 3  # that must bring the error of kernels held out down
 _FLAT = 0.005  # by so much, in its own unit
 _SLOW = 0.12  # a kernel that took this much longer than predicted is timed once more
 _KERNELS = 0.75  # of the time, for kernels alone; then blocks of networks are timed
-_FEW = 8  # networks up to which their kernels alone are timed: somebody's own
 _FITTING_S = 40.0  # of the budget, kept for the fits and the held-out report
 
 
@@ -50,6 +49,7 @@ def calibrate(
     rules: FusionRules,
     names: Sequence[str],
     *,
+    more: Sequence[Demand] = (),
     budget_s: float,
     kept: Sequence[Timed] = (),
     on_timed: Callable[[Timed], None] | None = None,
@@ -57,7 +57,7 @@ def calibrate(
     clock: Callable[[], float] = time.monotonic,
     seed: int = 0,
 ) -> Calibration:
-    """Time kernels of the networks `names` at `place` and fit their costs. No network is ever timed.
+    """Time kernels of the networks `names`, and `more`, at `place` and fit their costs. No network is ever timed.
 
     `kept` are the kernels that an earlier, interrupted calibration of the same place has timed. Raises UnavailableError
     where the place cannot be reached, MeasureError where nothing could be timed there.
@@ -67,7 +67,7 @@ def calibrate(
     deadline = began + _KERNELS * (end - began)  # the rest is for blocks
     size = PRECISION_BYTES[{"fp32": "float32", "fp16": "float16", "int8": "int8"}[place.precision]]
     networks = kernels_of(names, rules, place.batch)
-    demands = [*demand(networks), *(beyond_the_zoo(place.batch) if len(networks) > _FEW else ())]
+    demands = [*demand(networks), *more]
     blocks = blocks_of(names, rules, place.batch)
     wanted = {each.kernel for each in (*demands, *blocks)}
     choice = Choice(demands)
@@ -197,7 +197,7 @@ def calibrate(
     return Calibration(
         **{field.name: getattr(found, field.name) for field in fields(found)}, demands=tuple(demands), curve=tuple(curve),
         ended=ended, seconds=clock() - began, runtime_version=opened.runtime_version, host=opened.host,
-        processor=opened.processor, system=opened.system, batch=place.batch,
+        processor=opened.processor, system=opened.system, batch=place.batch, cold=timer.clears_caches,
     )  # fmt: skip
 
 

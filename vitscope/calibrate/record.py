@@ -83,7 +83,8 @@ class Fitted:
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration(Fitted):
-    """A fit, with how its kernels were chosen and timed, and what the target said of itself."""
+    """A fit, with how its kernels were chosen and timed, and what the target said of itself. `cold`: the caches were
+    cleared before each inference."""
 
     demands: tuple[Demand, ...]
     curve: tuple[Learned, ...]
@@ -94,3 +95,4 @@ class Calibration(Fitted):
     processor: str
     system: str
     batch: int
+    cold: bool

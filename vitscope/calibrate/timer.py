@@ -58,6 +58,7 @@ class Timer:
         self.opened: Any = None
         self._speed = Speed()
         self._keeps_processes = True  # until the first of them shows otherwise
+        self.clears_caches = True
 
     def __enter__(self) -> Timer:
         self._stack = ExitStack()
@@ -152,7 +153,8 @@ class Timer:
         for _ in range(_RETRIES):
             if isinstance(channel, RunnerChannel):
                 blocks.append(channel.block(_BLOCK_S, _BLOCK_RUNS, cold=True))
-            else:
+            else:  # a program of its own, which takes no requests between inferences
+                self.clears_caches = False
                 blocks.append(channel.block(_BLOCK_S, _BLOCK_RUNS))
             around = (blocks[-1].before, blocks[-1].after)
             self._speed.read(around)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from vitscope.calibrate.record import Timed
 from vitscope.errors import UsageError
@@ -14,6 +15,18 @@ from vitscope.measure.saved import decode
 def write_timed(timed: Timed) -> str:
     """One line of JSON."""
     return json.dumps(asdict(timed), separators=(",", ":"))
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    """Where the times were taken (`place`), and of which models (`models`; None for the zoo's). Raises UsageError."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            found = json.loads(file.readline())
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path}: not the times of a calibration: {error}") from error
+    if not isinstance(found, dict):
+        raise UsageError(f"{path}: not the times of a calibration: its first line says no place")
+    return found
 
 
 def read_timed(path: Path) -> list[Timed]:

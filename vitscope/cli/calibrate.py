@@ -81,7 +81,7 @@ def calibrate(
     from datetime import date
 
     from vitscope.calibrate.calibration import calibrate as run_calibration
-    from vitscope.calibrate.demand import small_networks
+    from vitscope.calibrate.demand import beyond_the_zoo, small_networks
     from vitscope.calibrate.device_file import device_text, held_out_rows
     from vitscope.calibrate.record import Place
     from vitscope.calibrate.refine import leave_families_out, refine
@@ -113,10 +113,10 @@ def calibrate(
             affinity=run.affinity or getattr(run.target, "affinity", tuple)(),
         )  # fmt: skip
         names = models or small_networks()
-        times = _Times(output.with_suffix(".times.jsonl"), _identity(place, there[runtime]), again)
+        times = _Times(output.with_suffix(".times.jsonl"), _identity(place, there[runtime]), models, again)
         calibration = run_calibration(
-            place, rules, names, budget_s=budget_s, kept=times.kept, on_timed=times.add,
-            on_progress=lambda step: progress.say(_said(step)), seed=seed,
+            place, rules, names, more=() if models else beyond_the_zoo(batch), budget_s=budget_s, kept=times.kept,
+            on_timed=times.add, on_progress=lambda step: progress.say(_said(step)), seed=seed,
         )  # fmt: skip
         whole = _whole_networks(run, networks, runtime, rules, batch, progress) if networks else []
         refined = leave_families_out(calibration.costs, whole, calibration.element_bytes)
@@ -200,16 +200,15 @@ def _identity(place: Place, version: str) -> dict[str, Any]:
 class _Times:
     """The file of what was timed, one line a kernel, after a line that says where."""
 
-    def __init__(self, path: Path, identity: dict[str, Any], again: bool):
-        from vitscope.calibrate.times import read_timed
+    def __init__(self, path: Path, identity: dict[str, Any], models: list[str] | None, again: bool):
+        from vitscope.calibrate.times import read_header, read_timed
 
         self.path = path
         self.kept: list[Timed] = []
-        header = json.dumps({"schema_version": 1, "place": identity})
+        header = json.dumps({"schema_version": 1, "place": identity, "models": models})
         try:
             if path.exists() and not again:
-                first = path.open(encoding="utf-8").readline().rstrip("\n")
-                if first != header:
+                if read_header(path).get("place") != identity:
                     raise UsageError(
                         f"{path}: holds the times of another place or version; remove it, or give --again to time anew"
                     )

@@ -167,7 +167,7 @@ def _check_calibrated(path: Path, device: Device, chosen: Format, plot: Sequence
     from vitscope.calibrate.device_file import held_out_rows
     from vitscope.calibrate.held_out import fitted
     from vitscope.calibrate.summed import summed
-    from vitscope.calibrate.times import read_timed
+    from vitscope.calibrate.times import read_header, read_timed
     from vitscope.cli.output import emit_tables
     from vitscope.cli.progress import Progress
     from vitscope.latency.score import score
@@ -179,12 +179,13 @@ def _check_calibrated(path: Path, device: Device, chosen: Format, plot: Sequence
         raise UnavailableError(
             f"{times}: not here, which holds what the calibration timed; `vitscope devices show` prints the error held out"
         )
-    networks = kernels_of(small_networks(), device.rules, device.batch)
+    names = read_header(times).get("models") or small_networks()
+    networks = kernels_of(names, device.rules, device.batch)
+    demands = (*demand(networks), *blocks_of(names, device.rules, device.batch))
     progress = Progress()
     try:
         found = fitted(
-            tuple({each.wanted: each for each in read_timed(times)}.values()), networks,
-            (*demand(networks), *blocks_of(small_networks(), device.rules, device.batch)),
+            tuple({each.wanted: each for each in read_timed(times)}.values()), networks, demands,
             device.classes.floor_s, device.bytes_per_element,
             lambda done, total: progress.say(f"leave family {done + 1} of {total} out"),
         )  # fmt: skip
@@ -193,7 +194,7 @@ def _check_calibrated(path: Path, device: Device, chosen: Format, plot: Sequence
     judged = summed(found)
     rows = held_out_rows(judged)
     if len(rows) < 2:
-        raise UnavailableError(f"{times}: too few of the zoo's kernels were timed to tell an error")
+        raise UnavailableError(f"{times}: too few kernels were timed to tell an error")
     if chosen == Format.json:
         print(json.dumps({"schema_version": 1, "device": device.name, "held_out": asdict(score(rows))}, indent=2))
     else:

@@ -32,6 +32,11 @@ def _curve(calibration: Calibration) -> Table:
     notes = [f"stopped after {calibration.seconds / 60:.1f} minutes: {calibration.ended}"]
     if slowed := sum(each.slowed for each in timed):
         notes.append(f"{slowed} of {len(timed)} kernels were timed while something else slowed the core")
+    if not calibration.cold:
+        notes.append(
+            "this target runs a program that cannot clear the caches between inferences: networks will take longer than "
+            "predicted, --refine tells how much"
+        )
     if calibration.refused:
         said = next((each.reason for each in calibration.refused if each.copies), "their sizes do not say all of them")
         notes.append(f"{len(calibration.refused)} kernels could not be timed alone: {said}")
