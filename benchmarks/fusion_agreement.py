@@ -254,7 +254,7 @@ def table(rows: Iterable[dict[str, Any]]) -> str:
         "`nice python -m benchmarks.fusion_agreement`: kernels that the rules of `vitscope/latency/runtimes/` give, beside "
         f"those that the runtime tells of itself, over {len(names)} of the {len(zoo_names())} networks of the zoo, deploy "
         "form, batch 1. Two are a pair where they are of one kind and work for one module (or, counted as *near*, for "
-        "modules of one parent). Reshapes and the calls of delegates are in neither.",
+        "modules of one parent). The calls of delegates are in neither, nor are reshapes but ONNX Runtime's, which runs them.",
         "",
         "| runtime | version | networks | its kernels | of these in the rules | rules' kernels | of these it ran | near |",
         "|---|---|---|---|---|---|---|---|",

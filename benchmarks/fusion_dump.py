@@ -34,6 +34,7 @@ KINDS: dict[str, dict[str, tuple[str, ...]]] = {
                         ("activation",)),
         **dict.fromkeys(("LayerNormalization", "SkipLayerNormalization", "InstanceNormalization", "BatchNormalization"),
                         ("norm",)),
+        **dict.fromkeys(("Reshape", "Squeeze", "Unsqueeze", "Flatten"), ("reshape",)),
         "Gather": ("copy", "gather"), "ReduceL2": ("norm", "reduce"), "GlobalAveragePool": ("reduce", "pool"),
         "AveragePool": ("pool",), "MaxPool": ("pool",), "Resize": ("resize",), "DepthToSpace": ("resize",),
         "Softmax": ("softmax",), "Clip": ("elementwise", "activation"), "Neg": _ELEMENT,
@@ -92,7 +93,7 @@ KINDS["executorch"] = KINDS["litert"] | {
     "pixel_shuffle": ("resize",), "slice": _COPY, "permute": _COPY, "silu": ("activation",),
 }  # fmt: skip
 FREE: dict[str, frozenset[str]] = {
-    "onnxruntime": frozenset({"Reshape", "Squeeze", "Unsqueeze", "Flatten", "Cast", "Identity"}),
+    "onnxruntime": frozenset({"Cast", "Identity"}),
     "openvino": frozenset({"Reshape", "Squeeze", "Unsqueeze", "Parameter", "Result", "Input", "Output"}),
     "litert": frozenset({"Static Reshape", "RESHAPE", "Static Expand Dims"}),
     "executorch": frozenset({

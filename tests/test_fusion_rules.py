@@ -88,7 +88,8 @@ def test_hardsigmoid_after_a_convolution():
 
 
 def test_onnx_runtime_takes_hardswish_apart_where_no_convolution_takes_it():
-    assert told(ONNX, nn.Sequential(nn.Linear(8, 8), nn.Hardswish()), (1, 5, 8)) == ["addmm", "hardsigmoid", "mul"]
+    linear = ["reshape", "addmm", "reshape"]
+    assert told(ONNX, nn.Sequential(nn.Linear(8, 8), nn.Hardswish()), (1, 5, 8)) == [*linear, "hardsigmoid", "mul"]
     sigmoid, product = kernels(ONNX, nn.Hardswish(), MAP)
     assert (sigmoid.reads, sigmoid.writes) == (256, 256)
     assert (product.reads, product.writes) == (512, 256)  # the input once more, and the gate
@@ -176,6 +177,21 @@ def test_grouped_convolutions_fill_blocks_or_run_outside():
     assert told(OPENVINO, framed(nn.Conv2d(32, 32, 3, groups=8)), (1, 32, 4, 4)) == ["convolution"] * 3
 
 
+@pytest.mark.parametrize(("channels", "between"), [(32, []), (24, ["reorder"])])
+def test_maps_are_joined_in_blocks_where_each_fills_them(channels: int, between: list[str]):
+    """32 + 32 channels join as they lie; of 24 each second block is half of one map and half of another."""
+
+    def joined(m: Any, x: torch.Tensor) -> torch.Tensor:
+        y = m.first(x)
+        return m.last(torch.cat([y, m.second(y)], 1))
+
+    net = Function(
+        joined, first=nn.Conv2d(16, channels, 1), second=nn.Conv2d(channels, channels, 3, padding=1, groups=channels),
+        last=nn.Conv2d(2 * channels, 16, 1),
+    )  # fmt: skip
+    assert told(ONNX, net, MAP) == ["convolution", "convolution", *(2 * between), "cat", *between, "convolution"]
+
+
 def test_a_map_that_lies_channels_last_becomes_tokens_for_free_in_litert():
     net = Function(lambda m, x: m.norm(m.conv(x).permute(0, 2, 3, 1)), conv=nn.Conv2d(16, 16, 1), norm=nn.LayerNorm(16))
     assert "permute" not in told(LITERT, net, MAP) and "reorder" not in told(LITERT, net, MAP)
@@ -188,8 +204,9 @@ def test_a_map_that_is_numbered_by_channel_is_turned_twice_to_become_tokens():
         lambda m, x: m.fc(m.conv(x).flatten(2).transpose(1, 2)), conv=nn.Conv2d(16, 16, 1), fc=nn.Linear(16, 4)
     )
     for runtime in CPU:
-        assert told(runtime, net, MAP)[:3] == ["convolution", "reorder", "permute"]
-        assert len(told(runtime, net, MAP)) == 4
+        found = [name for name in told(runtime, net, MAP) if name != "reshape"]
+        assert found[:3] == ["convolution", "reorder", "permute"]
+        assert len(found) == 4
 
 
 def test_a_value_is_turned_once_for_all_its_readers():
@@ -199,6 +216,45 @@ def test_a_value_is_turned_once_for_all_its_readers():
 
     net = Function(two, conv=nn.Conv2d(16, 16, 1))
     assert told(ONNX, net, MAP) == ["convolution", "reorder", "mean", "sum", "add"]
+
+
+def test_onnx_runtime_runs_reshapes_but_not_those_of_a_product():
+    """A linear layer with a bias is Gemm between two reshapes, without one MatMul; torch's own views of a product are none."""
+    assert told(ONNX, nn.Linear(8, 8), (1, 9, 8)) == ["reshape", "addmm", "reshape"]
+    assert told(ONNX, nn.Linear(8, 8, bias=False), (1, 9, 8)) == ["mm"]
+    assert told(ONNX, Function(lambda m, x: x @ x.transpose(-2, -1)), (1, 2, 9, 8)) == ["bmm"]
+    assert told(ONNX, Function(lambda m, x: torch.relu(x.flatten(2))), (1, 2, 9, 8)) == ["reshape", "relu"]
+    for runtime in (OPENVINO, LITERT, EXECUTORCH):
+        assert told(runtime, Function(lambda m, x: torch.relu(x.flatten(2))), (1, 2, 9, 8)) == ["relu"]
+
+
+def test_a_reshape_moves_nothing():
+    (reshape, _) = kernels(ONNX, Function(lambda m, x: torch.relu(x.flatten(2))), (1, 2, 9, 8))
+    assert (reshape.kind, reshape.macs, reshape.reads, reshape.weights, reshape.writes) == ("reshape", 0, 0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("axes", "main"),
+    [
+        ((0, 2, 1, 3), "permute_rows"),  # heads before tokens
+        ((0, 1, 3, 2), "permute"),  # a matrix transposed
+        ((0, 3, 1, 2), "permute"),
+        ((0, 3, 2, 1), "permute_scattered"),
+    ],
+)
+def test_what_a_permutation_does_to_memory(axes: tuple[int, ...], main: str):
+    assert told(ONNX, Function(lambda m, x: torch.relu(x.permute(axes).flatten(2))), (1, 2, 9, 8))[0] == main
+
+
+def test_a_part_is_permuted_with_the_axis_that_it_was_cut_by():
+    """Channels of queries, keys and values before tokens: ONNX Runtime is given each part with the axis of the three."""
+
+    def parts(m: Any, x: torch.Tensor) -> torch.Tensor:
+        q, k, v = x.reshape(1, 9, 3, 2, 4).permute(2, 0, 3, 4, 1).unbind(0)
+        return torch.relu(q.flatten(2)) + torch.relu(k.flatten(2)) + torch.relu(v.flatten(2))
+
+    mains = [kernel.main for kernel in kernels(ONNX, Function(parts), (1, 9, 24))]
+    assert mains.count("permute_scattered") == 3 and "permute" not in mains
 
 
 # ---- attention ----
@@ -215,11 +271,13 @@ TOKENS = (1, 9, 24)
 
 def test_attention_of_each_runtime():
     net = Function(attention, proj=nn.Linear(8, 8))
-    assert told(ONNX, net, TOKENS) == [
-        "unbind", "permute", "permute", "bmm", "_softmax", "permute", "bmm", "permute", "addmm",
+    assert [name for name in told(ONNX, net, TOKENS) if name != "reshape"] == [
+        "unbind", "permute_rows", "permute", "bmm", "_softmax", "permute_rows", "bmm", "permute_rows", "addmm",
     ]  # fmt: skip
-    assert told(OPENVINO, net, TOKENS) == ["permute", "mul", "attention+permute", "addmm"]
-    parts = ["permute", "unbind", "unbind", "unbind", "mul", "permute", "bmm", "_softmax", "bmm", "permute", "addmm"]
+    assert told(OPENVINO, net, TOKENS) == ["permute_rows", "mul", "attention+permute_rows", "addmm"]
+    parts = [
+        "permute_rows", "unbind", "unbind", "unbind", "mul", "permute", "bmm", "_softmax", "bmm", "permute_rows", "addmm",
+    ]  # fmt: skip
     assert told(LITERT, net, TOKENS) == parts
     assert told(EXECUTORCH, net, TOKENS) == parts
     assert "_softmax" in told("eager", net, TOKENS) and "permute" not in told("eager", net, TOKENS)
@@ -284,7 +342,7 @@ def test_the_affine_part_of_a_norm_goes_into_the_linear_layer_after_it_in_litert
 
 def test_group_norm_of_each_runtime():
     net = nn.GroupNorm(1, 16)
-    assert told(ONNX, net, MAP) == ["instance_norm", "mul", "add"]
+    assert told(ONNX, net, MAP) == ["reshape", "instance_norm", "reshape", "mul", "add"]
     assert told(OPENVINO, net, MAP) == ["mvn", "mul"]
     assert len(told(LITERT, net, MAP)) == 11
 

@@ -37,6 +37,19 @@ def permuted(order: Order, axes: Order) -> Order:
     return (-1, *new) if blocked else new
 
 
+def movement(order: Order, want: Order, rank: int) -> str:
+    """What copying from `order` to `want` does to memory: `permute_rows` keeps the innermost axis where it is, `permute` puts
+    one axis elsewhere, as a matrix is transposed, and `permute_scattered` is all else. Axes of one element count: runtimes
+    look at the axes that they are given."""
+    every = tuple(range(rank))
+    places = {axis: place for place, axis in enumerate(order or every)}
+    moved = [places[axis] for axis in want or every]
+    if moved[-1] == rank - 1:
+        return "permute_rows"
+    rest = ([place for place in moved if place != one] for one in every)
+    return "permute" if any(found == sorted(found) for found in rest) else "permute_scattered"
+
+
 def lies_alike(order: Order, want: Order, shape: Shape) -> bool:
     """Whether two orders are the same memory: an axis of one element may stand anywhere."""
     if order == want:

@@ -100,6 +100,15 @@ def geometry_of(graph: Graph, op: OpRecord, kind: str) -> Geometry:
     return Geometry(batch, in_channels, out_channels, in_size=in_size, out_size=out_size)
 
 
+def tensor_geometry(shape: Shape) -> Geometry:
+    """The sizes of a copy of a whole tensor: an image (B, C, H, W), or anything else as (B, rows, C)."""
+    if len(shape) == 4:
+        return Geometry(shape[0], shape[1], shape[1], in_size=shape[2:], out_size=shape[2:])  # type: ignore[arg-type]
+    batch, channels = (shape[0], shape[-1]) if len(shape) > 1 else (1, prod(shape))
+    size = (prod(shape[1:-1]), 1)
+    return Geometry(batch, channels, channels, in_size=size, out_size=size)
+
+
 def matmul_geometry(batch: int, rows: int, depth: int, columns: int) -> Geometry:
     """(batch, rows, depth) × (batch, depth, columns)."""
     return Geometry(batch, depth, columns, in_size=(rows, 1), out_size=(rows, 1))

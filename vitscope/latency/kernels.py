@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 from vitscope.graph.record import Graph
 from vitscope.latency.geometry import Geometry, attention_geometry
-from vitscope.latency.nodes import Node, Nodes
+from vitscope.latency.node import Node
+from vitscope.latency.nodes import Nodes
 from vitscope.latency.runtime import FusionRules, How, KernelKind
 
 
@@ -19,7 +20,8 @@ class Kernel:
     the aten operations it holds, in order; `scope` is the module of the first. `depth` is over how many channels a
     convolution or product sums: channels per group, the inner dimension of a matmul, 1 for all else.
 
-    `main` is the aten operation whose work it is (`convolution`, `gelu`, `gelu_tanh`, `mean`), and `epilogue` those that
+    `main` is the aten operation whose work it is (`convolution`, `gelu`, `gelu_tanh`, `mean`), or what a copy does to memory
+    (`permute_rows`, see axis_order.movement; `reorder`, between layouts of maps), and `epilogue` those that
     run while its result is written; what folded into the weights is in `ops` alone. `geometry` is enough to build the
     kernel again. `scopes` are the modules that it works for, that of `scope` first; a change of layout stands between
     two. All four are empty in kernels read from a table of counts.

@@ -8,22 +8,28 @@ an order; what lies otherwise is copied first, once, and that copy is a node of 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from math import prod
 
 from vitscope.cost.ops import base_name, macs, op_class
 from vitscope.graph.record import Graph, OpRecord
-from vitscope.latency.axis_order import ANY, PLAIN, Order, lies_alike, permuted, permuting_axes
-from vitscope.latency.geometry import Geometry, attention_geometry, geometry_of, matmul_geometry, softmax_geometry
+from vitscope.latency.axis_order import ANY, PLAIN, Order, lies_alike, movement, permuted, permuting_axes
+from vitscope.latency.geometry import (
+    attention_geometry,
+    geometry_of,
+    matmul_geometry,
+    softmax_geometry,
+    tensor_geometry,
+)
+from vitscope.latency.node import Node, expanded, reshape
 from vitscope.latency.op_kernel import (
-    JOINS_BY_NAME,
     channels_and_bias,
     depth_of,
     joins_of,
     kernel_kind,
     kind_to_a_layout,
 )
-from vitscope.latency.runtime import Fusable, FusionRules, KernelKind, Step
+from vitscope.latency.reshapes import reshapes
+from vitscope.latency.runtime import FusionRules, KernelKind
 
 # Casts disappear: every value of a deployed program has the one precision of the device file.
 _CASTS = frozenset({"_to_copy", "detach", "alias"})
@@ -34,27 +40,6 @@ _SLICES = frozenset({"slice", "split", "split_with_sizes", "chunk", "narrow"})
 _SELECTS = frozenset({"select", "unbind"})
 
 _IMAGE = 4  # an input of so few channels is an image, which comes as the network has it
-
-
-@dataclass(slots=True, eq=False)
-class Node:
-    """One operation that does work, on values in single assignment: views resolved, in-place updates renamed."""
-
-    op: str
-    scope: str
-    kind: KernelKind
-    joins: tuple[Fusable, ...]  # what it may be to a fusion rule, the better case first
-    macs: int
-    reads: dict[int, int]  # value -> elements read
-    weights: int
-    write: int
-    writes: int
-    geometry: Geometry
-    depth: int = 1
-    channels: int = 1  # constants of at most this many elements fold into its weights
-    has_bias: bool = False
-    maker: str = ""  # of a change of layout: the module whose result it turns
-    parts: tuple[Node, ...] = ()  # what runs in its place where it joins no kernel
 
 
 class Nodes:
@@ -68,6 +53,7 @@ class Nodes:
         self._copies: dict[tuple[int, int, Order], int] = {}  # (value, tensor, order) -> the value copied to that order
         self._made_in: dict[int, str] = {}  # value -> the module that made it
         self._moved_in: dict[int, str] = {}  # tensor -> the module that permuted it
+        self._moves: dict[int, str] = {}  # part of a permuted tensor -> what its copy does, with the axis that it was cut by
         self._pending: list[Node] = []
         if self.layout is not None:
             for i in graph.inputs:
@@ -98,7 +84,8 @@ class Nodes:
 
     def __iter__(self) -> Iterator[Node]:
         graph = self.graph
-        for op in graph.ops:
+        reshaped = reshapes(graph) if self.rules.reshape == "run" else {}
+        for index, op in enumerate(graph.ops):
             if graph.is_constant(op):
                 if self.rules.constants == "run":
                     yield from self._constant(op)
@@ -111,6 +98,8 @@ class Nodes:
             name = base_name(op)
             if kind == "view" or op.op in _CASTS or (name in _CLONES and self.rules.permute != "free"):
                 self._view(op, name)
+                for _ in range(reshaped.get(index, 0)):
+                    self._emit(reshape(op.scope, self._fresh()))
             elif op.op.startswith(_ATTENTION):
                 self._attention(op)
             elif op.outputs:
@@ -158,9 +147,7 @@ class Nodes:
         elif name in _SLICES or op.op in _CASTS or (name in _CLONES and order == ANY):
             self._alias(op, order)
         elif name in _SELECTS and order not in (PLAIN, ANY) and order[0] >= 0:
-            dim = op.attr("dim", 0)
-            axis = dim % rank if isinstance(dim, int) else 0
-            self._alias(op, tuple(a - (a > axis) for a in order if a != axis))
+            self._alias(op, _without(order, _axis(op, rank)))
         elif self._is_swapped(source) and self._keeps_matrices(op):
             rank = len(self.graph.tensors[op.outputs[0]].shape)
             self._alias(op, (*range(rank - 2), rank - 1, rank - 2))
@@ -182,11 +169,11 @@ class Nodes:
     def _turn(self, op: OpRecord, order: Order) -> None:
         """A permuted map of the layout, written out although its new order may be what lies there already."""
         out, fresh = op.outputs[0], self._fresh()
-        count = self.graph.tensors[out].numel
-        value = self.value(op.inputs[0])
-        self._emit(Node("permute", op.scope, "copy", ("copy",), 0, {value: count}, 0, fresh, count, self._sizes(out)))
+        shape, count = self.graph.tensors[out].shape, self.graph.tensors[out].numel
+        reads, sizes = {self.value(op.inputs[0]): count}, tensor_geometry(shape)
+        self._emit(Node("permute", op.scope, "copy", ("copy",), 0, reads, 0, fresh, count, sizes))
         self._value[out] = fresh
-        self._lay(out, order if lies_alike(order, PLAIN, self.graph.tensors[out].shape) else PLAIN)
+        self._lay(out, order if lies_alike(order, PLAIN, shape) else PLAIN)
 
     def _lay(self, tensor: int, order: Order) -> None:
         if lies_alike(order, PLAIN, self.graph.tensors[tensor].shape):
@@ -206,8 +193,7 @@ class Nodes:
         shape, order = self.graph.tensors[source].shape, self._order.get(source, PLAIN)
         if order[:1] in ((-1,), (-2,)):
             return False
-        dim = op.attr("dim", 0)
-        axis = dim % len(shape) if isinstance(dim, int) else 0
+        axis = _axis(op, len(shape))
         outer = order or tuple(range(len(shape)))
         return any(shape[a] > 1 for a in outer[: outer.index(axis)])
 
@@ -223,10 +209,9 @@ class Nodes:
         order = self._order.get(source, PLAIN)
         if name in _SELECTS and order and order[0] >= 0:
             rank = len(self.graph.tensors[source].shape)
-            dim = op.attr("dim", 0)
-            axis = dim % rank if isinstance(dim, int) else 0
-            kept = tuple(a - (a > axis) for a in order if a != axis)
+            kept = _without(order, _axis(op, rank))
             value = self.value(source)
+            self._moves |= dict.fromkeys(op.outputs, movement(order, PLAIN, rank))
         else:
             order = self._settled(source)
             kept = order if name in _SLICES and order[:1] != (-1,) else PLAIN
@@ -241,16 +226,8 @@ class Nodes:
                 self._lay(out, kept)
                 if moved is not None:
                     self._moved_in.setdefault(out, moved)
-            sizes = self._sizes(outputs[0])
+            sizes = tensor_geometry(self.graph.tensors[outputs[0]].shape)
             self._emit(Node(name, op.scope, "copy", ("copy",), 0, {value: count}, 0, fresh, count, sizes))
-
-    def _sizes(self, tensor: int) -> Geometry:
-        shape = self.graph.tensors[tensor].shape
-        batch, channels = (shape[0], shape[-1]) if len(shape) > 1 else (1, prod(shape))
-        if len(shape) == 4:
-            return Geometry(batch, shape[1], shape[1], in_size=shape[2:], out_size=shape[2:])  # type: ignore[arg-type]
-        size = (prod(shape[1:-1]), 1)
-        return Geometry(batch, channels, channels, in_size=size, out_size=size)
 
     # ---- layouts ----
 
@@ -283,8 +260,8 @@ class Nodes:
             moved = self._moved_in.get(tensor)
             where = scope if moved is None or in_layout else moved
             maker = self._made_in.get(value, "") if in_layout else ""
-            name = "reorder" if in_layout else "permute"
-            self._emit(Node(name, where, "copy", ("copy",), 0, {value: count}, 0, fresh, count, self._sizes(tensor),
+            name = "reorder" if in_layout else self._moves.get(tensor) or movement(order, want, len(shape))
+            self._emit(Node(name, where, "copy", ("copy",), 0, {value: count}, 0, fresh, count, tensor_geometry(shape),
                             maker=maker))  # fmt: skip
         return self._copies[key]
 
@@ -305,6 +282,10 @@ class Nodes:
                 return (layout.order if asked else PLAIN), (layout.order if len(out) == 4 else PLAIN)
         size = max(tensors[i].numel for i in given)
         full = [i for i in given if tensors[i].numel == size]
+        if name == "cat" and layout is not None and layout.block:  # of whole blocks, or of maps as the network has them
+            if any(tensors[i].shape[1:2] == () or tensors[i].shape[1] % layout.block for i in given):
+                return PLAIN, PLAIN
+            full = given
         orders = {self._order.get(i, PLAIN) for i in full}
         if kind in ("elementwise", "activation") or (layout is not None and layout.is_follower(name, kind)):
             broadcasts = len(full) < len(given)
@@ -359,7 +340,7 @@ class Nodes:
         )  # fmt: skip
         steps = rules.steps(label, len(graph.tensors[op.outputs[0]].shape))
         if steps:
-            node.parts = self._steps(node, steps)
+            node.parts = expanded(node, steps, self._fresh)
         self._emit(node)
 
     def _operand(self, tensor: int, want: Order, scope: str) -> int:
@@ -380,33 +361,6 @@ class Nodes:
 
     def _emit(self, node: Node) -> None:
         self._pending.append(node)
-
-    def _steps(self, node: Node, steps: tuple[Step, ...]) -> tuple[Node, ...]:
-        """`node` as the kernels that a runtime without one for it runs; the last writes the result."""
-        rows = max(prod(node.geometry.out_size) * node.geometry.batch, 1)
-        if node.kind in ("norm", "softmax"):
-            rows = max(node.writes // max(node.geometry.in_channels, 1), 1)
-        made: list[Node] = []
-        for n, step in enumerate(steps):
-            last = n == len(steps) - 1
-            writes = node.writes if last or step.writes == "full" else rows
-            reads: dict[int, int] = {}
-            for source in step.reads or (("input",) if not made else (len(made) - 1,)):
-                if source == "input":
-                    reads |= node.reads
-                else:
-                    reads[made[int(source)].write] = made[int(source)].writes
-            weights = node.weights // step.weights if step.weights else 0
-            joins: tuple[Fusable, ...] = JOINS_BY_NAME.get(step.op, ())
-            if step.apart:
-                joins = ()
-            elif step.kind == "elementwise":
-                constant = len(reads) == 1 and weights > 0
-                first: Fusable = "scale" if step.op == "mul" else "bias"
-                joins = (first, "elementwise") if constant else ("elementwise",)
-            write = node.write if last else self._fresh()
-            made.append(Node(step.op, node.scope, step.kind, joins, 0, reads, weights, write, writes, node.geometry))
-        return tuple(made)
 
     def _attention(self, op: OpRecord) -> None:
         """Fused attention: one kernel where the runtime has one, else the matmul, softmax and matmul that it is."""
@@ -437,3 +391,14 @@ class Nodes:
         reads = {second: scores, values[2]: v.numel}
         size = matmul_geometry(heads, t, s, e)
         self._emit(Node("matmul", op.scope, "matmul", (), scores * e, reads, 0, out, rows * e, size, s))
+
+
+def _axis(op: OpRecord, rank: int) -> int:
+    """Along which axis an operation cuts a tensor of `rank`."""
+    dim = op.attr("dim", 0)
+    return dim % rank if isinstance(dim, int) else 0
+
+
+def _without(order: Order, axis: int) -> Order:
+    """`order` of the axes that are left without `axis`."""
+    return tuple(a - (a > axis) for a in order if a != axis)

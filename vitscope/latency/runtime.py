@@ -27,7 +27,7 @@ Attention = Literal["parts", "fused", "pattern"]
 
 KernelKind = Literal[
     "conv", "grouped", "depthwise", "pointwise", "linear", "matmul", "attention", "softmax", "norm", "activation",
-    "elementwise", "pool", "resize", "reduce", "copy", "gather", "unknown",
+    "elementwise", "pool", "resize", "reduce", "copy", "reshape", "gather", "unknown",
 ]  # fmt: skip
 CONVOLUTIONS = frozenset({"conv", "grouped", "depthwise", "pointwise"})
 _ORDERS: dict[str, tuple[int, ...]] = {"channels_last": (0, 2, 3, 1), "blocked": (-1, 0, 1, 2, 3)}
@@ -125,7 +125,8 @@ class FusionRules:
     """Which operations of a graph one kernel of this runtime holds, and what it adds to them.
 
     `permute`: a transposed tensor is read where it lies (`free`), written out for whoever wants it straight (`copy`), or
-    before it is cut in parts at the latest (`early`). `slice`: parts of a tensor are read where they lie (`free`),
+    before it is cut in parts at the latest (`early`). `reshape`: nobody's work, or a node that is run although it moves
+    nothing (`run`). `slice`: parts of a tensor are read where they lie (`free`),
     written by one kernel (`copy`), by one kernel for `each`, or only where they are no one stretch of memory (`strided`).
     Products of `reads_transposed` kinds take an operand whose last two axes are swapped. `attention`: a fused operation of
     PyTorch runs as its `parts` or as one kernel (`fused`); with `pattern`, products around a softmax become one too.
@@ -139,6 +140,7 @@ class FusionRules:
     prologues: tuple[Prologue, ...]
     version: str = ""
     permute: Permute = "free"
+    reshape: Literal["free", "run"] = "free"
     slice: Slice = "free"
     attention: Attention = "parts"
     constants: Literal["folded", "run"] = "folded"
@@ -152,8 +154,8 @@ class FusionRules:
     @cached_property
     def _hash(self) -> int:
         return hash((
-            self.name, self.version, self.epilogues, self.prologues, self.permute, self.slice, self.attention, self.constants,
-            self.reads_transposed, self.layout, self.decompositions,
+            self.name, self.version, self.epilogues, self.prologues, self.permute, self.reshape, self.slice, self.attention,
+            self.constants, self.reads_transposed, self.layout, self.decompositions,
         ))  # fmt: skip
 
     def epilogue(self, op: Fusable, kind: str, is_first: bool = True) -> How | None:
@@ -192,6 +194,7 @@ def read_rules(top: Fields) -> FusionRules:
         prologues=tuple(_prologue(item) for item in top.records("prologues")),
         version=top.text("version") if top.has("version") else "",
         permute=top.choice("permute", get_args(Permute)) if top.has("permute") else "free",
+        reshape=top.choice("reshape", ("free", "run")) if top.has("reshape") else "free",
         slice=top.choice("slice", get_args(Slice)) if top.has("slice") else "free",
         attention=top.choice("attention", get_args(Attention)) if top.has("attention") else "parts",
         constants=top.choice("constants", ("folded", "run")) if top.has("constants") else "folded",
