@@ -27,7 +27,7 @@ import numpy as np
 from benchmarks.host_latency import NETWORKS as ZOO
 from vitscope.calibrate.correction import residuals
 from vitscope.calibrate.demand import bare
-from vitscope.calibrate.fit import fit, total_s
+from vitscope.calibrate.fit import fit
 from vitscope.calibrate.record import Timed
 from vitscope.calibrate.refine import Whole, leave_families_out
 from vitscope.calibrate.times import read_timed
@@ -191,9 +191,11 @@ def predictions(networks: Sequence[Network], costs_of: Callable[[Network], Class
     for network in networks:
         costs = costs_of(network)
         if costs is not None:
-            known = [k for k in network.kernels if costs.kernel_s(k, FLOAT_BYTES) is not None]
-            rest = sum(costs.moving_s(k, FLOAT_BYTES) for k in network.kernels if k not in set(known))
-            found[network.name] = (total_s(costs, known, FLOAT_BYTES) or 0.0) + rest
+            total = costs.floor_s + costs.cold_s(network.kernels, FLOAT_BYTES)
+            for kernel, count in Counter(network.kernels).items():
+                seconds = costs.kernel_s(kernel, FLOAT_BYTES)
+                total += count * (costs.moving_s(kernel, FLOAT_BYTES) if seconds is None else seconds)
+            found[network.name] = total
     return found
 
 
@@ -311,7 +313,7 @@ def forests(networks: Sequence[Network], timed: Sequence[Timed], costs: ClassCos
                 forest = RandomForestRegressor(n_estimators=100, random_state=0)
                 trained = {**trained, name: forest.fit([x for x, _ in rest], [y for _, y in rest])}
         for network in members:
-            total = costs.floor_s
+            total = costs.floor_s + costs.cold_s(network.kernels, FLOAT_BYTES)
             for kernel in network.kernels:
                 model = trained.get(class_of(kernel))
                 if model is not None and kernel.geometry is not None:

@@ -18,6 +18,7 @@ from vitscope.latency.class_cost import (
     Point,
     axes_of,
     class_of,
+    parent_of,
     work_of,
 )
 from vitscope.latency.class_cost_file import class_lines, parse_classes
@@ -25,7 +26,10 @@ from vitscope.latency.fields import Fields
 from vitscope.latency.geometry import Geometry, matmul_geometry, softmax_geometry
 from vitscope.latency.kernels import Kernel
 
-MEMORY = Memory(near_byte_s=1e-11, farther=((1e6, 2e-11), (1e7, 1e-10)), cold_byte_s=5e-11, arena_byte_s=4e-11)
+MEMORY = Memory(
+    near_byte_s=1e-11, farther=((1e6, 2e-11), (1e7, 1e-10)), cache_bytes=1e7, cold_start_s=1e-6, spill_byte_s=2e-11,
+    spill_product_byte_s=1e-11, arena_byte_s=4e-11,
+)  # fmt: skip
 
 
 def pointwise(before: int, after: int, side: int, epilogue: tuple[str, ...] = ()) -> Kernel:
@@ -40,7 +44,7 @@ COSTS = ClassCosts(
     floor_s=2e-6,
     memory=MEMORY,
     classes={
-        "pointwise": ClassCost(start_s=1e-6, work_s=1e-11, few_terms=4, few_rows=2, channel_tile=8),
+        "pointwise": ClassCost(start_s=1e-6, work_s=1e-11, few_terms=4, few_rows=2, cold_byte_s=5e-11, channel_tile=8),
         "softmax": ClassCost(start_s=1e-6, work_s=1e-9, few_terms=16),
         FUSED + "silu": ClassCost(start_s=0, work_s=1e-10),
     },
@@ -56,9 +60,24 @@ def test_a_kernel_takes_its_start_and_the_longer_of_computing_and_moving() -> No
     touched = 4 * (kernel.reads + kernel.writes + kernel.weights)
     assert near == pytest.approx(1e-11 * touched)
     beyond = {knee: touched**2 / (touched**2 + knee**2) for knee in (1e6, 1e7)}
-    cold = 4 * kernel.weights * 5e-11
-    assert farther == pytest.approx(touched * (2e-11 * beyond[1e6] + 1e-10 * beyond[1e7]) + cold)
+    assert farther == pytest.approx(touched * (2e-11 * beyond[1e6] + 1e-10 * beyond[1e7]))
     assert COSTS.kernel_s(kernel, 4) == pytest.approx(start + max(compute, near) + farther)
+
+
+def test_a_network_that_the_caches_do_not_hold_waits_for_what_they_have_lost() -> None:
+    kernel = pointwise(64, 128, 14)
+    own = COSTS.kernel_s(kernel, 4)
+    assert own
+    few, many = [kernel] * 2, [kernel] * 2000  # 66 kB and 66 MB of weights, and three times as much written
+    arena, through = 8 * (kernel.reads + kernel.writes), 4 * (kernel.weights + kernel.writes)
+    assert COSTS.total_s(few, 4) == pytest.approx(2e-6 + 2 * own, rel=1e-4)
+    each = 1e-6 + 4 * kernel.weights * 5e-11 + 4 * kernel.writes * 1e-11
+    waiting = 2000 * each + arena * 4e-11
+    assert COSTS.total_s(many, 4) == pytest.approx(2e-6 + 2000 * own + waiting, rel=1e-3)
+    half = COSTS.cold_s(few, 4, swept_bytes=1e7 - 2 * through)
+    assert half == pytest.approx((2 * each + arena * 4e-11) / 2)
+    softmax = replace(kernel, kind="softmax", weights=0)
+    assert COSTS.waiting_s(softmax, 4) == pytest.approx(1e-6 + 4 * kernel.writes * 2e-11)
 
 
 def test_channels_are_padded_to_the_tile() -> None:
@@ -95,14 +114,24 @@ def test_an_unknown_kernel_has_no_time(kernel: Kernel) -> None:
 
 
 def test_products_are_priced_by_kind_and_the_rest_by_operation() -> None:
-    assert class_of(pointwise(8, 8, 7)) == "pointwise"
+    assert class_of(pointwise(8, 8, 7)) == "pointwise" and class_of(pointwise(8, 8, 1)) == "pointwise row"
     size = matmul_geometry(4, 49, 32, 49)
     assert class_of(Kernel("matmul", "", 1, 1, 0, 1, 32, (), "bmm", (), size)) == "matmul"
     assert class_of(Kernel("activation", "", 0, 1, 0, 1, 1, (), "gelu_tanh", (), size)) == "activation gelu_tanh"
     assert class_of(Kernel("elementwise", "", 0, 2, 0, 1, 1, (), "add_", (), size)) == "elementwise"
-    assert class_of(Kernel("elementwise", "", 0, 1, 1, 1, 1, (), "div", (), size)) == "elementwise div broadcast"
+    assert class_of(Kernel("elementwise", "", 0, 1, 2, 1, 1, (), "div", (), size)) == "elementwise div broadcast"
+    assert class_of(Kernel("elementwise", "", 0, 4, 1, 4, 1, (), "add", (), size)) == "elementwise scalar"
+    assert class_of(Kernel("elementwise", "", 0, 4, 2, 4, 1, (), "add", (), size)) == "elementwise broadcast"
     assert class_of(Kernel("copy", "", 0, 1, 0, 1, 1, (), "unbind", (), size)) == "copy"
     assert class_of(Kernel("copy", "", 0, 1, 0, 1, 1, (), "permute", (), size)) == "copy permute"
+    assert class_of(Kernel("copy", "", 0, 1, 0, 1, 1, (), "permute_rows", (), size)) == "copy permute_rows"
+
+
+def test_a_class_may_be_a_kind_of_another() -> None:
+    names = {"depthwise", "depthwise strided", "elementwise", "elementwise div", "activation relu"}
+    assert parent_of("depthwise strided", names) == parent_of("depthwise wide", names) == "depthwise"
+    assert parent_of("elementwise div scalar", names) == "elementwise div"
+    assert parent_of("depthwise", names) is parent_of("activation gelu", names) is None
 
 
 def test_a_correction_holds_near_its_points_and_nowhere_else() -> None:
@@ -133,7 +162,7 @@ def test_costs_come_back_from_a_file() -> None:
     assert parse_classes(written(costs)) == costs
 
 
-PLAIN = {"start_s": 0, "work_s": 1, "few_terms": 0, "few_rows": 0, "channel_tile": 1, "row_tile": 1}
+PLAIN = {"start_s": 0, "work_s": 1, "few_terms": 0, "few_rows": 0, "cold_byte_s": 0, "channel_tile": 1, "row_tile": 1}
 
 
 @pytest.mark.parametrize(

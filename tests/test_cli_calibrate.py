@@ -114,6 +114,17 @@ def test_whole_networks_refine_it_and_are_told_apart(
     assert "refined on 2 networks" in refined.read_text()
 
 
+def test_everything_in_the_file_is_shown(calibrated: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["devices", "show", str(calibrated)]) == 0
+    out = capfd.readouterr().out
+    for shown in ("peak macs per s", "cold weights", "pointwise", "seen by the fit", "held out, each family"):
+        assert shown in out
+    assert "roofline only" not in out and "runs whole" not in out
+    assert main(["devices", "show", str(calibrated), "--json"]) == 0
+    classes = json.loads(capfd.readouterr().out)["device"]["classes"]
+    assert classes["memory"]["cache_bytes"] > 0 and classes["classes"]["pointwise"]["work_s"] > 0
+
+
 def test_the_fit_is_repeated_from_the_times(
     calibrated: Path, capfd: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -14,6 +14,7 @@ from torch import nn
 
 from vitscope.graph.record import Graph
 from vitscope.graph.trace import trace
+from vitscope.latency.class_cost import ClassCost, ClassCosts, Memory
 from vitscope.latency.device import Device, load_device
 from vitscope.latency.difference import difference, kernel_counts, unshared_seconds
 from vitscope.latency.geometry import Geometry
@@ -84,6 +85,24 @@ def test_shares_and_floor_add_up(overlap: str):
     assert prediction.coverage == 1.0
 
 
+@pytest.mark.parametrize("cache_bytes", [1e12, 1e5])
+def test_shares_of_a_calibrated_device_add_up_to_what_its_costs_say_of_all_kernels(cache_bytes: float):
+    """With caches that hold the network, and without: segments wait for their own weights and kernels."""
+    memory = Memory(
+        1e-11, ((1e6, 2e-11),), cache_bytes, cold_start_s=1e-6, spill_byte_s=2e-11, spill_product_byte_s=1e-11,
+        arena_byte_s=4e-11,
+    )  # fmt: skip
+    kinds = ("pointwise", "depthwise", "depthwise ragged", "activation gelu")
+    classes = ClassCosts(3e-6, memory, {kind: ClassCost(1e-6, 1e-10, cold_byte_s=5e-11) for kind in kinds}, {})
+    device = replace(IPHONE12, coefficients=None, classes=classes, ranges=())
+    graphs = [graph_of(block(width), 1, width, 28, 28) for width in (32, 48, 64)]
+    prediction = predict(device, graphs)
+    assert prediction.latency_s is not None and prediction.coverage == 1.0
+    assert sum(prediction.shares) + prediction.floor_s == pytest.approx(prediction.latency_s, rel=1e-12)
+    kernels = [kernel for graph in graphs for kernel in lower(graph, device.rules)]
+    assert prediction.latency_s == pytest.approx(classes.total_s(kernels, device.bytes_per_element), rel=1e-9)
+
+
 def test_overlap_counts_the_longer_side():
     graph = graph_of(block(64), 1, 64, 28, 28)
     costs = [kernel_cost(IPHONE12, kernel) for kernel in lower(graph, IPHONE12.rules)]
@@ -115,7 +134,8 @@ def test_more_work_is_never_faster(side: int, overlap: str):
 def test_the_precision_of_the_device_sets_the_bytes():
     graph = graph_of(block(32), 1, 32, 14, 14)
     half, single = segment_cost(IPHONE12, graph), segment_cost(replace(IPHONE12, precision="float32"), graph)
-    assert single.weight_bytes == 2 * half.weight_bytes and single.activation_bytes == 2 * half.activation_bytes
+    assert single.footprint.weight_bytes == 2 * half.footprint.weight_bytes
+    assert single.activation_bytes == 2 * half.activation_bytes
 
 
 # What runs whole, and what does not

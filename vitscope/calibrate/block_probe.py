@@ -18,7 +18,7 @@ from vitscope.model import fuse_in_place
 from vitscope.spec.shape import features
 from vitscope.subject import spread_constants
 
-_LEAST_S, _MOST_COPIES = 2e-3, 4  # roughly, of all copies together
+_LEAST_S, _MOST_COPIES = 30e-3, 16  # roughly, of all copies together: as much as a network goes through
 
 
 def block_probe(demand: BlockDemand, rules: FusionRules, batch: int = 1) -> Probe | None:

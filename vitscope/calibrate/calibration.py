@@ -13,7 +13,7 @@ from vitscope.calibrate.block import blocks_of
 from vitscope.calibrate.block_probe import block_probe
 from vitscope.calibrate.choose import Choice, hold_out
 from vitscope.calibrate.demand import Demand, demand, kernels_of
-from vitscope.calibrate.fit import fit, total_s
+from vitscope.calibrate.fit import fit
 from vitscope.calibrate.held_out import fitted
 from vitscope.calibrate.probe import probe_of
 from vitscope.calibrate.record import Calibration, Learned, Place, Timed
@@ -28,8 +28,9 @@ _FIRST, _GROWTH = 96, 1.5  # kernels of the first round, and how many times as m
 _HELD_OUT = 60
 _FLAT_ROUNDS = 3  # that must bring the error of kernels held out down
 _FLAT = 0.005  # by so much, in its own unit
+_UNKNOWN, _DOUBT = 0.3, 4
 _SLOW = 0.12  # a kernel that took this much longer than predicted is timed once more
-_KERNELS = 0.75  # of the time, for kernels alone; then blocks of networks are timed
+_KERNELS = 0.6  # of the time, for kernels alone; then blocks of networks are timed
 _FITTING_S = 40.0  # of the budget, kept for the fits and the held-out report
 
 
@@ -97,7 +98,7 @@ def calibrate(
                 probe = probe_of(each.kernel, rules, place.batch)
                 if probe is None:
                     found = Timed(
-                        wanted=each.kernel, copies=0, kernels=(), seconds=None, reason="cannot be built alone"
+                        wanted=each.kernel, copies=0, kernels=(), times=(), reason="cannot be built alone"
                     )
                 else:
                     say("time", probe.name, total)
@@ -112,7 +113,7 @@ def calibrate(
             it slower, where its memory lies for one. Whether any was faster this time."""
             changed = False
             for kernel, before in list(results.items()):
-                predicted = total_s(costs, before.kernels, size) if before.seconds else None
+                predicted = costs.total_s(before.kernels, size, before.swept_bytes) if before.seconds else None
                 if not (before.seconds and predicted and before.seconds > (1 + _SLOW) * predicted) or kernel in again:
                     continue
                 if clock() >= deadline:
@@ -197,7 +198,7 @@ def calibrate(
     return Calibration(
         **{field.name: getattr(found, field.name) for field in fields(found)}, demands=tuple(demands), curve=tuple(curve),
         ended=ended, seconds=clock() - began, runtime_version=opened.runtime_version, host=opened.host,
-        processor=opened.processor, system=opened.system, batch=place.batch, cold=timer.clears_caches,
+        processor=opened.processor, system=opened.system, batch=place.batch, sweeps=timer.sweeps,
     )  # fmt: skip
 
 
@@ -211,18 +212,23 @@ def _errors(costs: ClassCosts, held: Iterable[Timed], size: int) -> list[float]:
     found = []
     for each in held:
         if each.seconds is not None:
-            predicted = total_s(costs, each.kernels, size)
+            predicted = costs.total_s(each.kernels, size, each.swept_bytes)
             found.append(1.0 if predicted is None else abs(predicted / each.seconds - 1))
     return found
 
 
 def _class_errors(costs: ClassCosts, timed: Iterable[Timed], size: int) -> dict[str, float]:
-    """Class → median error of its probes under the formula alone, which says how much there is to learn."""
+    """Class → median error of its probes under the formula alone, which says how much there is to learn. Of a class with few
+    probes that median says little: it counts as beside `_DOUBT` others whose error is `_UNKNOWN`."""
     formula = replace(costs, corrections={})
     by: dict[str, list[float]] = {}
     for each in timed:
         by.setdefault(class_of(each.wanted), []).extend(_errors(formula, [each], size))
-    return {name: max(0.02, median(errors)) for name, errors in by.items() if errors}
+    return {
+        name: (len(errors) * median(errors) + _DOUBT * _UNKNOWN) / (len(errors) + _DOUBT)
+        for name, errors in by.items()
+        if errors
+    }
 
 
 def _is_flat(curve: Sequence[Learned]) -> bool:

@@ -7,12 +7,13 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from vitscope.calibrate.demand import Demand
-from vitscope.latency.class_cost import axes_of, class_of
+from vitscope.latency.class_cost import PRODUCTS, axes_of, class_of
 
 if TYPE_CHECKING:
     import numpy as np
 
 _REACH = 1.0  # how far a timed kernel tells of others, in units of axes_of
+_FEWEST = 4  # kernels of each class of products: what networks other than the zoo's have most may be what it has least
 _KNOWN = 0.1  # of the error of a class that is left to a kernel beside a timed one
 
 
@@ -29,6 +30,7 @@ class Choice:
         self._alike: dict[str, np.ndarray] = {}
         self._covered: dict[str, np.ndarray] = {}
         self._left: dict[str, list[bool]] = {}
+        self._timed = dict.fromkeys(self.members, 0)
         self._index = {}
         for name, members in self.members.items():
             at = np.array([axes_of(each.kernel.geometry) for each in members if each.kernel.geometry])
@@ -49,6 +51,7 @@ class Choice:
 
         name, i = self._index[demand.kernel]
         self._left[name][i] = False
+        self._timed[name] += 1
         self._covered[name] = np.maximum(self._covered[name], self._alike[name][i])
 
     def next(self, number: int, errors: Mapping[str, float]) -> list[Demand]:
@@ -59,7 +62,7 @@ class Choice:
         """
         import numpy as np
 
-        chosen: list[Demand] = []
+        chosen = self._few_of_each(number)
         weights = {name: np.array([each.weight for each in members]) for name, members in self.members.items()}
         gains = {name: self._gains(name, weights[name]) for name in self.members}
         while len(chosen) < number:
@@ -74,6 +77,18 @@ class Choice:
             chosen.append(demand)
             self.cover(demand)
             gains[name] = self._gains(name, weights[name])
+        return chosen
+
+    def _few_of_each(self, number: int) -> list[Demand]:
+        """Of each class of products that has fewer than `_FEWEST` timed kernels, those that tell most of it."""
+        import numpy as np
+
+        chosen: list[Demand] = []
+        for name in sorted(PRODUCTS & self.members.keys()):
+            weights = np.array([each.weight for each in self.members[name]])
+            while len(chosen) < number and self._timed[name] < _FEWEST and any(self._left[name]):
+                chosen.append(self.members[name][int(self._gains(name, weights).argmax())])
+                self.cover(chosen[-1])
         return chosen
 
     def _gains(self, name: str, weights: np.ndarray) -> np.ndarray:

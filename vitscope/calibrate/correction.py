@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from dataclasses import replace
 from itertools import product
 from math import inf, log
-from statistics import median
+from statistics import mean, median
 
 from vitscope.calibrate.record import Timed
-from vitscope.latency.class_cost import ClassCosts, Correction, Point, arena_elements, axes_of, class_of
+from vitscope.latency.class_cost import ClassCosts, Correction, Point, axes_of, class_of
 
 # How alike two kernels one unit apart are, how much of a factor is theirs, and how noisy one is, in ln.
 _LENGTHS, _SPREADS, _NOISES = (0.7, 1.0, 1.5, 2.5), (0.0, 0.05, 0.1, 0.2, 0.4), (0.02, 0.05, 0.1, 0.2)
@@ -39,11 +39,13 @@ def residuals(
                 sizes.add(kernel.geometry)
             else:
                 others += seconds
-        others += costs.floor_s + element_bytes * arena_elements(each.kernels) * costs.memory.arena_byte_s
-        left = each.seconds - others
-        if own > _SHARE * (own + others) and left > 0:
-            factor = max(-_LARGEST, min(_LARGEST, log(left / own)))
-            found.setdefault(name, []).extend((axes_of(size), factor) for size in sizes)
+        factors = []
+        for time in each.times:
+            rest = others + costs.floor_s + costs.cold_s(each.kernels, element_bytes, time.swept_bytes)
+            if own > _SHARE * (own + rest) and time.seconds > rest:
+                factors.append(max(-_LARGEST, min(_LARGEST, log((time.seconds - rest) / own))))
+        if factors:
+            found.setdefault(name, []).extend((axes_of(size), mean(factors)) for size in sizes)
     return found
 
 

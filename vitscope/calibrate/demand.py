@@ -15,6 +15,7 @@ from vitscope.spec.zoo import zoo_names
 # What a CPU core does at the least, to weigh kernels before anything is timed. Only the order of kernels depends on it.
 _MACS_PER_S, _BYTES_PER_S, _START_S = 30e9, 5e9, 3e-6
 
+_BEYOND = 0.1  # of a network's time: each kernel that the zoo has little of
 _LARGE = 384 * 384  # pixels of an input: kernels of larger ones take the time of many others
 
 
@@ -54,7 +55,8 @@ def kernels_of(names: Iterable[str], rules: FusionRules, batch: int = 1) -> dict
 
 
 def beyond_the_zoo(batch: int = 1) -> list[Demand]:
-    """Grouped convolutions, of which the zoo has few, as other networks have them: groups of 8 to 64 channels."""
+    """What the zoo has little of, as other networks have it: grouped convolutions of 8 to 64 channels a group, and batch norms
+    that no convolution takes in, since they follow a join."""
     made = []
     for width in (8, 16, 24, 32, 40, 64):
         for side, groups in ((56, 4), (28, 8), (14, 16), (7, 24)):
@@ -66,7 +68,12 @@ def beyond_the_zoo(batch: int = 1) -> list[Demand]:
                 "grouped", "", 9 * width * channels * positions, channels * positions, 9 * width * channels + channels,
                 channels * positions, 9 * width, (), "convolution", ("relu",), size,
             )  # fmt: skip
-            made.append(Demand(kernel, 0.02, frozenset()))
+            made.append(Demand(kernel, _BEYOND, frozenset()))
+    for channels, side in ((32, 112), (72, 56), (144, 28), (240, 14), (480, 14), (720, 7)):
+        size = Geometry(batch, channels, channels, in_size=(side, side), out_size=(side, side))
+        n = batch * channels * side * side
+        kernel = Kernel("norm", "", 0, n, 4 * channels, n, 1, (), "native_batch_norm", (), size)
+        made.append(Demand(kernel, _BEYOND, frozenset()))
     return made
 
 

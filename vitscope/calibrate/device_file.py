@@ -51,8 +51,8 @@ def device_text(calibration: Calibration, place: Place, name: str, fusion: str, 
         "residency: []",
         "fit:",
         f"  data: {json.dumps(_data(calibration, len(timed)))}",
-        "  form: floor + cold memory of activations + sum over kernels of (start + max(compute, near traffic) + farther "
-        "traffic + cold weights) of their class, with a correction near timed ones",
+        "  form: floor + what the caches have lost + sum over kernels of (start + max(compute, near traffic) + farther "
+        "traffic) of their class, with a correction near timed ones",
         "  classes:",
         *class_lines(calibration.costs),
         "  ranges:",

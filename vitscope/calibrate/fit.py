@@ -16,9 +16,11 @@ from vitscope.latency.class_cost import (
     ClassCost,
     ClassCosts,
     Memory,
-    arena_elements,
     beyond,
     class_of,
+    footprint,
+    gone,
+    parent_of,
     terms_and_rows,
     work_of,
 )  # fmt: skip
@@ -47,11 +49,28 @@ _PRIORS = {
     "more 1": (1 / 40e9, 1.0),
     "knee 2": (1e7, 0.7),
     "more 2": (1 / 10e9, 1.0),
+    "cache": (1.5e7, 0.7),
+    "cold start": (1e-6, 1.0),
     "cold": (1 / 20e9, 0.7),
+    "spill": (1 / 100e9, 1.0),
+    "spill product": (1 / 300e9, 1.0),
     "arena": (1 / 20e9, 0.7),
 }
-_MEMORY = ("near", "knee 1", "more 1", "knee 2", "more 2", "cold", "arena")
+_WAITING = ("cold start", "spill", "spill product", "arena")
+_MEMORY = ("near", "knee 1", "more 1", "knee 2", "more 2", "cache", *_WAITING)
 _FLOOR_SD = 0.05
+_KIND_SD = 0.5  # how far in ln a class is from the one that it is a kind of, before its own probes say so
+
+
+@dataclass(frozen=True)
+class _Runs:
+    """The times of all probes as arrays, one or more of each probe: of which, and what went through the caches."""
+
+    probe: np.ndarray
+    log_s: np.ndarray
+    through: np.ndarray  # bytes from one inference to the next
+    weights: np.ndarray  # bytes × of which class, as a matrix (runs, classes)
+    waiting: np.ndarray  # what each of _WAITING is of: kernels, bytes that they write, and bytes for activations
 
 
 @dataclass(frozen=True)
@@ -66,8 +85,7 @@ class _Rows:
     terms: np.ndarray
     rows: np.ndarray
     touched: np.ndarray
-    weights: np.ndarray  # bytes
-    arena: np.ndarray  # bytes of each probe
+    runs: _Runs
     fused: np.ndarray  # elements written × which fused operations, as a matrix (rows, fused classes)
 
 
@@ -83,7 +101,7 @@ def fit(
     """
     known = [each for each in timed if each.seconds is not None and any(kernel.geometry for kernel in each.kernels)]
     problem = _Problem(known, floor_s, element_bytes)
-    x, tiles = problem.solve(problem.prior), dict[str, tuple[int, int]]()
+    x, tiles = problem.solve(problem.start), dict[str, tuple[int, int]]()
     for _ in range(2):  # what the others cost shows once the tiles are about right
         tiles = {name: problem.best_tiles(name, x) for name in problem.classes if name in PRODUCTS}
         x = problem.solve(x, tiles)
@@ -96,7 +114,7 @@ def fit(
 class _Problem:
     """Least squares over the parameters of all classes, in ln, so that none is negative.
 
-    In order: start, work, few_terms and few_rows of every class; each fused operation; memory; floor.
+    In order: start, work, few_terms, few_rows and cold bytes of every class; each fused operation; memory; floor.
     """
 
     def __init__(self, timed: Sequence[Timed], floor_s: float, element_bytes: int):
@@ -106,7 +124,6 @@ class _Problem:
         self.classes = sorted({class_of(kernel) for kernel in kernels if kernel.geometry is not None})
         self.fused = sorted({name for kernel in kernels for name in kernel.epilogue})
         self.rows = _rows(timed, self.classes, self.fused, element_bytes)
-        self.log_s = np.log([each.seconds for each in timed if each.seconds is not None])
         numbers = {name: index for index, name in enumerate(self.classes)}
         self.wanted = np.array([-1 if each.is_block else numbers[class_of(each.wanted)] for each in timed])
         self.is_product = np.array([name in PRODUCTS for name in self.classes])
@@ -116,14 +133,25 @@ class _Problem:
             for name in self.classes
         ]
         n = len(self.classes)
-        names = ["start"] * n + work + ["few_terms"] * n + ["few_rows"] * n + ["fused"] * len(self.fused) + [*_MEMORY]
+        names = ["start"] * n + work + ["few_terms"] * n + ["few_rows"] * n + ["cold"] * n
+        names += ["fused"] * len(self.fused) + [*_MEMORY]
         self.prior = np.log([*(_PRIORS[name][0] for name in names), floor_s])
         self.sd = np.array([*(_PRIORS[name][1] for name in names), _FLOOR_SD])
+        self.links = np.eye(len(self.prior))  # rows whose product with the parameters lies near `prior`, as near as `sd`
+        for index, name in enumerate(self.classes):
+            parent = parent_of(name, numbers)
+            if parent is not None:
+                for i in range(5):
+                    self.links[i * n + index, i * n + numbers[parent]] = -1
+                    self.prior[i * n + index], self.sd[i * n + index] = 0.0, _KIND_SD
+        self.start = np.linalg.solve(self.links, self.prior)
+        self.links /= self.sd[:, None]
+        self.prior /= self.sd
 
     def solve(self, start: np.ndarray, tiles: Tiles | None = None) -> np.ndarray:
         """The parameters that fit best, from `start`."""
         rows = self.rows if tiles is None else self._tiled(self.rows, tiles)
-        return minimise(lambda x: self.residuals(x, rows, self.log_s), start)[1]
+        return minimise(lambda x: self.residuals(x, rows), start)[1]
 
     def best_tiles(self, name: str, x: np.ndarray) -> tuple[int, int]:
         """What channels and rows of a class are padded to, by its own probes, when all other parameters are those of `x`."""
@@ -142,7 +170,7 @@ class _Problem:
             def part(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
                 y = x.copy()
                 y[free] = z
-                residual, jacobian = self.residuals(y, rows, self.log_s[probes])
+                residual, jacobian = self.residuals(y, rows)
                 return residual, jacobian[:, free]
 
             return minimise(part, x[free], steps=30)[0]
@@ -153,12 +181,16 @@ class _Problem:
         """The rows of some probes, numbered anew."""
         import numpy as np
 
-        rows = self.rows
+        rows, runs = self.rows, self.rows.runs
         chosen = np.flatnonzero(np.isin(rows.probe, probes))
+        own = np.flatnonzero(np.isin(runs.probe, probes))
+        runs = _Runs(
+            np.searchsorted(probes, runs.probe[own]), runs.log_s[own], runs.through[own], runs.weights[own], runs.waiting[own]
+        )  # fmt: skip
         return _Rows(
             tuple(rows.kernels[i] for i in chosen), np.searchsorted(probes, rows.probe[chosen]), rows.count[chosen],
             rows.kind[chosen], rows.work[chosen], rows.terms[chosen], rows.rows[chosen], rows.touched[chosen],
-            rows.weights[chosen], rows.arena[probes], rows.fused[chosen],
+            runs, rows.fused[chosen],
         )  # fmt: skip
 
     def _tiled(self, rows: _Rows, tiles: Tiles) -> _Rows:
@@ -171,14 +203,15 @@ class _Problem:
         ]
         return replace(rows, work=np.array(work))
 
-    def residuals(self, x: np.ndarray, rows: _Rows, log_s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Residuals of the probes of `rows` and of the priors, and their derivatives by `x`."""
+    def residuals(self, x: np.ndarray, rows: _Rows) -> tuple[np.ndarray, np.ndarray]:
+        """Residuals of the times of `rows` and of the priors, and their derivatives by `x`."""
         import numpy as np
 
-        n, f, probes = len(self.classes), len(self.fused), len(log_s)
+        n, f, runs, probes = len(self.classes), len(self.fused), rows.runs, rows.probe[-1] + 1
         value = np.exp(x)
-        start, per, terms, few = value[:n], value[n : 2 * n], value[2 * n : 3 * n], value[3 * n : 4 * n]
-        ends, (near, *farther, cold, arena, floor) = value[4 * n : 4 * n + f], value[4 * n + f :]
+        start, per, terms, few, cold = (value[i * n : (i + 1) * n] for i in range(5))
+        at = 5 * n + f
+        ends, (near, *farther, cache), waiting_s, floor = value[5 * n : at], value[at:-5], value[-5:-1], value[-1]
         kind, index = rows.kind, np.arange(len(rows.probe))
         by_terms = self.is_summed[kind] * terms[kind] / rows.terms
         by_rows = self.is_product[kind] * few[kind] / rows.rows
@@ -190,30 +223,33 @@ class _Problem:
         levels = [rows.touched * more * share for more, share in zip(farther[1::2], shares, strict=True)]
         traffic = rows.touched * near
         bound = whole >= traffic
-        seconds = rows.count * (start[kind] + np.maximum(whole, traffic) + sum(levels) + rows.weights * cold)
-        shared = rows.arena * arena
-        total = floor + np.bincount(rows.probe, seconds, minlength=probes) + shared
+        seconds = rows.count * (start[kind] + np.maximum(whole, traffic) + sum(levels))
+        lost = gone(runs.through, cache)
+        fetched = runs.weights * cold * lost[:, None]
+        waits = runs.waiting * waiting_s * lost[:, None]
+        waiting = fetched.sum(1) + waits.sum(1)
+        total = floor + np.bincount(rows.probe, seconds, minlength=probes)[runs.probe] + waiting
         slopes = np.zeros((len(index), len(x)))
         slopes[index, kind] = start[kind]
         slopes[index, n + kind] = np.where(bound, compute, 0)
         slopes[index, 2 * n + kind] = np.where(bound, main * by_terms * (1 + by_rows), 0)
         slopes[index, 3 * n + kind] = np.where(bound, main * (1 + by_terms) * by_rows, 0)
-        slopes[:, 4 * n : 4 * n + f] = np.where(bound[:, None], epilogue, 0)
-        at = 4 * n + f
+        slopes[:, 5 * n : at] = np.where(bound[:, None], epilogue, 0)
         slopes[:, at] = np.where(bound, 0, traffic)
         for i, (level, share) in enumerate(zip(levels, shares, strict=True)):
             slopes[:, at + 1 + 2 * i] = -2 * level * (1 - share)
             slopes[:, at + 2 + 2 * i] = level
-        slopes[:, -3] = rows.weights * cold
         slopes *= rows.count[:, None]
-        jacobian = np.add.reduceat(slopes, np.searchsorted(rows.probe, np.arange(probes)))
-        jacobian[:, -2] = shared
+        jacobian = np.add.reduceat(slopes, np.searchsorted(rows.probe, np.arange(probes)))[runs.probe]
+        jacobian[:, 4 * n : 5 * n] = fetched
+        jacobian[:, -6] = -4 * (1 - lost) * waiting
+        jacobian[:, -5:-1] = waits
         jacobian[:, -1] = floor
-        residual, slope = soft_l1((np.log(total) - log_s) / _ROBUST)
+        residual, slope = soft_l1((np.log(total) - runs.log_s) / _ROBUST)
         jacobian *= (slope / total / _ROBUST)[:, None]
         return (
-            np.concatenate([residual, (x - self.prior) / self.sd]),
-            np.concatenate([jacobian, np.diag(1 / self.sd)]),
+            np.concatenate([residual, self.links @ x - self.prior]),
+            np.concatenate([jacobian, self.links]),
         )
 
     def costs(self, x: np.ndarray, tiles: Tiles) -> ClassCosts:
@@ -227,11 +263,40 @@ class _Problem:
             channels, rows = tiles.get(name, (1, 1))
             made[name] = ClassCost(
                 start_s=value[i], work_s=value[n + i], few_terms=value[2 * n + i] if self.is_summed[i] else 0.0,
-                few_rows=value[3 * n + i] if self.is_product[i] else 0.0, channel_tile=channels, row_tile=rows,
+                few_rows=value[3 * n + i] if self.is_product[i] else 0.0,
+                cold_byte_s=value[4 * n + i] if self.is_product[i] else 0.0, channel_tile=channels, row_tile=rows,
             )  # fmt: skip
-        made |= {FUSED + name: ClassCost(start_s=0.0, work_s=value[4 * n + i]) for i, name in enumerate(self.fused)}
-        near, knee_1, more_1, knee_2, more_2, cold, arena, floor = value[4 * n + len(self.fused) :]
-        return ClassCosts(floor, Memory(near, ((knee_1, more_1), (knee_2, more_2)), cold, arena), made, {})
+        made |= {FUSED + name: ClassCost(start_s=0.0, work_s=value[5 * n + i]) for i, name in enumerate(self.fused)}
+        near, knee_1, more_1, knee_2, more_2, *beyond_caches, floor = value[5 * n + len(self.fused) :]
+        return ClassCosts(floor, Memory(near, ((knee_1, more_1), (knee_2, more_2)), *beyond_caches), made, {})
+
+
+def _runs(timed: Sequence[Timed], classes: Sequence[str], element_bytes: int) -> _Runs:
+    import numpy as np
+
+    weights = np.zeros((len(timed), len(classes)))
+    for index, each in enumerate(timed):
+        for kernel, count in Counter(each.kernels).items():
+            if class_of(kernel) in PRODUCTS and kernel.geometry:
+                weights[index, classes.index(class_of(kernel))] += element_bytes * count * kernel.weights
+    sizes = [footprint(each.kernels, element_bytes) for each in timed]
+    by_products = [
+        element_bytes * sum(kernel.writes for kernel in each.kernels if class_of(kernel) in PRODUCTS) for each in timed
+    ]
+    flat = [(index, time) for index, each in enumerate(timed) for time in each.times]
+    return _Runs(
+        probe=np.array([index for index, _ in flat]),
+        log_s=np.log([time.seconds for _, time in flat]),
+        through=np.array([
+            float(sizes[i].weight_bytes + sizes[i].written_bytes + time.swept_bytes) for i, time in flat
+        ]),
+        weights=weights[[index for index, _ in flat]],
+        waiting=np.array([
+            (float(len(timed[i].kernels)), float(sizes[i].written_bytes - by_products[i]), float(by_products[i]),
+             float(sizes[i].arena_bytes))
+            for i, _ in flat
+        ]),
+    )  # fmt: skip
 
 
 def _rows(timed: Sequence[Timed], classes: Sequence[str], fused: Sequence[str], element_bytes: int) -> _Rows:
@@ -255,18 +320,6 @@ def _rows(timed: Sequence[Timed], classes: Sequence[str], fused: Sequence[str], 
         terms=np.array([float(terms) for terms, _ in both]),
         rows=np.array([float(rows) for _, rows in both]),
         touched=np.array([float(element_bytes * (k.reads + k.writes + k.weights)) for *_, k in flat]),
-        weights=np.array([float(element_bytes * k.weights) for *_, k in flat]),
-        arena=np.array([float(element_bytes * arena_elements(each.kernels)) for each in timed]),
+        runs=_runs(timed, classes, element_bytes),
         fused=ends,
     )
-
-
-def total_s(costs: ClassCosts, kernels: Sequence[Kernel], element_bytes: int) -> float | None:
-    """Seconds of a network of `kernels`; None where one of them is of a class that was never timed."""
-    total = costs.floor_s
-    for kernel, count in Counter(kernels).items():
-        seconds = costs.kernel_s(kernel, element_bytes)
-        if seconds is None:
-            return None
-        total += count * seconds
-    return total + element_bytes * arena_elements(kernels) * costs.memory.arena_byte_s

@@ -7,7 +7,7 @@ from dataclasses import replace
 from math import log
 
 from vitscope.calibrate.demand import Demand
-from vitscope.calibrate.fit import fit, total_s
+from vitscope.calibrate.fit import fit
 from vitscope.calibrate.record import Fitted, HeldOut, Timed
 from vitscope.latency.class_cost import class_of
 from vitscope.latency.kernels import Kernel
@@ -57,7 +57,8 @@ def leave_families_out(
             if family in whose:
                 found.append(
                     HeldOut(
-                        each, family, total_s(formula, each.kernels, element_bytes), total_s(costs, each.kernels, element_bytes)
+                        each, family, formula.total_s(each.kernels, element_bytes, each.swept_bytes),
+                        costs.total_s(each.kernels, element_bytes, each.swept_bytes),
                     )
                 )  # fmt: skip
     return found

@@ -25,11 +25,14 @@ from vitscope.calibrate.probe_modules import (
     Elementwise,
     GroupNorm,
     Joined,
+    Permuted,
     Products,
     Reduced,
     Reordered,
+    Reshaped,
     Shifted,
     Sum,
+    Summed,
     Tokens,
     Turned,
 )
@@ -42,8 +45,9 @@ from vitscope.latency.runtime import FusionRules
 Size = tuple[int, int, int]  # (C, H, W) of the input
 
 _WEIGHT_BYTES = 2e6, 40e6  # of all copies together: probes lie between these, so that every cache's edge is among them
-_LEAST_S, _MOST_S = 150e-6, 30e-3  # roughly, of all copies together
-_MOST_COPIES, _MOST_COPIES_OF_WEIGHTS = 12, 48
+_MOST_S = 40e-3  # roughly, of all copies together
+_LEAST_S = 1.5e-3  # likewise: what stands at both ends of them is little beside it
+_LEAST_COPIES, _MOST_COPIES, _MOST_COPIES_OF_WEIGHTS = 6, 16, 48
 
 ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
@@ -119,7 +123,7 @@ def _same(found: Kernel, wanted: Kernel) -> bool:
 
 def _copies(kernel: Kernel) -> int:
     one = rough_s(kernel)
-    wanted = min(_MOST_COPIES, max(2, ceil(_LEAST_S / one)))
+    wanted = min(_MOST_COPIES, max(_LEAST_COPIES, ceil(_LEAST_S / one)))
     if kernel.weights:
         least, most = _WEIGHT_BYTES
         weight_bytes = least * (most / least) ** (crc32(repr(kernel.geometry).encode()) / 2**32)
@@ -155,6 +159,8 @@ def _build(kernel: Kernel, size: Geometry, copies: int, batch: int) -> tuple[nn.
             return _resizes(kernel, size, copies)
         case "copy":
             return _copying(kernel, size, copies)
+        case "reshape":  # of no size of its own: it moves nothing
+            return Chain([Reshaped() for _ in range(copies)]), (16, 14, 8)
     return None
 
 
@@ -216,7 +222,11 @@ def _is_tokens(size: Geometry) -> bool:
 def _norms(kernel: Kernel, size: Geometry, copies: int) -> tuple[nn.Module, Size] | None:
     rows, length = size.out_size[0], size.in_channels
     if kernel.main == "native_layer_norm":
-        return Tokens(Chain([nn.LayerNorm(length) for _ in range(copies)])), (1, rows, length)
+        norms = [nn.LayerNorm(length) for _ in range(copies)]
+        body = Summed(norms) if kernel.reads >= 2 * kernel.writes else Chain(norms)
+        return Tokens(body), (1, rows, length)
+    if kernel.main == "native_batch_norm":
+        return Chain([nn.BatchNorm2d(size.out_channels) for _ in range(copies)]), (size.out_channels, *size.out_size)
     if kernel.main == "native_group_norm":
         channels = kernel.weights // 2 or rows
         positions = length * rows // channels
@@ -293,6 +303,8 @@ def _copying(kernel: Kernel, size: Geometry, copies: int) -> tuple[nn.Module, Si
     main = kernel.main.rstrip("_")
     if main in ("clone", "contiguous", "permute", "transpose"):
         return _on_map(Chain([Turned() for _ in range(copies)]), size)
+    if main in ("permute_rows", "permute_scattered"):
+        return _on_map(Chain([Permuted(main == "permute_rows") for _ in range(copies)]), size)
     if main == "reorder":
         return _on_map(Chain([Reordered(size.out_channels) for _ in range(copies)]), size)
     if main == "cat":

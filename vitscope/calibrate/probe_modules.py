@@ -49,6 +49,28 @@ class Sum(nn.Module):
         return y
 
 
+class Reshaped(nn.Module):
+    """The axes of a map numbered anew, and ReLU, which keeps two in a row from being made one."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, c, h, w = x.shape
+        return torch.relu(x.reshape(b, w, c, h))
+
+
+class Summed(nn.Module):
+    """Each part of the sum of the running value and the input."""
+
+    def __init__(self, parts: Sequence[nn.Module]):
+        super().__init__()
+        self.parts = nn.ModuleList(parts)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x
+        for part in self.parts:
+            y = part(y + x)
+        return y
+
+
 class Between(nn.Module):
     """A function of the input plus a constant, which keeps two in a row from being made one."""
 
@@ -111,7 +133,8 @@ class Elementwise(nn.Module):
             if self.other != "constant":
                 x = self.call(x, given)
             else:
-                x = self.call(x, constant if x.dim() < 4 else constant.view(-1, 1, 1))
+                # two constants in a row would be made one
+                x = torch.relu(self.call(x, constant if x.dim() < 4 else constant.view(-1, 1, 1)))
         return x
 
 
@@ -131,6 +154,23 @@ class Turned(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x.transpose(-2, -1).reshape(x.shape)
+
+
+class Permuted(nn.Module):
+    """Heads before tokens, as attention takes them apart (`rows`: each row stays whole), or all axes but the first elsewhere."""
+
+    def __init__(self, rows: bool):
+        super().__init__()
+        self.rows = rows
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.dim() == 3:
+            B, T, C = x.shape
+            heads = next(n for n in (4, 3, 2, 1) if C % n == 0)
+            apart = x.reshape(B, T, heads, C // heads)
+        else:
+            apart = x
+        return apart.permute((0, 2, 1, 3) if self.rows else (1, 0, 3, 2)).reshape(x.shape)
 
 
 class Reordered(nn.Module):

@@ -25,21 +25,39 @@ class Place:
     timeout_s: float = 120.0
 
 
+@dataclass(frozen=True, slots=True)
+class Time:
+    """The median inference when something else goes through `swept_bytes` between each two."""
+
+    swept_bytes: int
+    seconds: float
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timed:
     """A probe with its time: `wanted` stands `copies` times in it, `kernels` are all that the runtime makes of it.
 
-    `seconds` is None where the format or the runtime refused it, for `reason`. `spread` is half the distance of its
-    quartiles as a share of the median. `slowed`: something else ran beside all of its blocks.
+    `times` are of one process, the least swept first; none where the format or the runtime refused it, for `reason`. `spread`
+    is half the distance of the first's quartiles as a share of its median. `slowed`: something else ran beside all of its
+    blocks.
     """
 
     wanted: Kernel
     copies: int
     kernels: tuple[Kernel, ...]
-    seconds: float | None
+    times: tuple[Time, ...]
     spread: float = 0.0
     slowed: bool = False
     reason: str = ""
+
+    @property
+    def seconds(self) -> float | None:
+        """Where its caches hold it, as far as they do."""
+        return self.times[0].seconds if self.times else None
+
+    @property
+    def swept_bytes(self) -> int:
+        return self.times[0].swept_bytes if self.times else 0
 
     @property
     def is_block(self) -> bool:
@@ -83,8 +101,8 @@ class Fitted:
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration(Fitted):
-    """A fit, with how its kernels were chosen and timed, and what the target said of itself. `cold`: the caches were
-    cleared before each inference."""
+    """A fit, with how its kernels were chosen and timed, and what the target said of itself. `sweeps`: between
+    inferences something else went through the caches, as the rest of a network does."""
 
     demands: tuple[Demand, ...]
     curve: tuple[Learned, ...]
@@ -95,4 +113,4 @@ class Calibration(Fitted):
     processor: str
     system: str
     batch: int
-    cold: bool
+    sweeps: bool

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from math import exp
 from typing import TYPE_CHECKING
 
-from vitscope.calibrate.fit import total_s
 from vitscope.latency.class_cost import ClassCosts
 from vitscope.latency.kernels import Kernel
 from vitscope.latency.least_squares import minimise
@@ -45,16 +44,17 @@ def refine(costs: ClassCosts, networks: Sequence[Whole], element_bytes: int) -> 
     import numpy as np
 
     plain = replace(costs, scale=1.0, more_s=0.0)
-    known = [(each, total) for each in networks if (total := total_s(plain, each.kernels, element_bytes)) is not None]
+    known = [(each, total) for each in networks if (total := plain.total_s(each.kernels, element_bytes)) is not None]
     if not known:
         return costs
-    sums = np.array([total - costs.floor_s for _, total in known])
+    fixed = np.array([costs.floor_s + costs.cold_s(each.kernels, element_bytes) for each, _ in known])
+    sums = np.array([total for _, total in known]) - fixed
     counts = np.array([float(len(each.kernels)) for each, _ in known])
     log_s = np.log([each.measured_s for each, _ in known])
 
     def problem(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         scale, more = exp(x[0]), x[1] * _MORE_SD_S
-        total = np.maximum(costs.floor_s + scale * sums + more * counts, 1e-9)
+        total = np.maximum(fixed + scale * sums + more * counts, 1e-9)
         residual = np.concatenate([(np.log(total) - log_s) / _ERROR_SD, [x[0] / _SCALE_SD, x[1]]])
         slopes = np.stack([scale * sums / total, _MORE_SD_S * counts / total], axis=1) / _ERROR_SD
         return residual, np.concatenate([slopes, np.diag([1 / _SCALE_SD, 1.0])])
@@ -68,8 +68,8 @@ def leave_families_out(costs: ClassCosts, networks: Sequence[Whole], element_byt
     found = []
     for each in networks:
         rest = [other for other in networks if other.family != each.family]
-        alone = total_s(costs, each.kernels, element_bytes)
-        refined = total_s(refine(costs, rest, element_bytes), each.kernels, element_bytes)
+        alone = costs.total_s(each.kernels, element_bytes)
+        refined = refine(costs, rest, element_bytes).total_s(each.kernels, element_bytes)
         if alone is not None and refined is not None:
             found.append(Refined(each, alone, refined))
     return found

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
 from vitscope.calibrate.probe import Probe
-from vitscope.calibrate.record import Place, Timed
+from vitscope.calibrate.record import Place, Time, Timed
 from vitscope.errors import UnavailableError, VitscopeError
 from vitscope.export.artifact import Artifact
 from vitscope.export.cache import MODULE, written
@@ -33,6 +33,8 @@ from vitscope.subject import subject_of
 _WARM_S, _WARM_RUNS, _WARM_LIMIT_S = 0.02, 4, 1.0
 _BLOCK_S, _BLOCK_RUNS = 0.1, 12
 _TOLERANCE = 0.05
+# What is gone through between inferences: no less than a small network does, and more than any cache here holds.
+SWEEPS_BYTES = 4_000_000, 32_000_000
 _LIMITS = Protocol()  # its limits of what counts as slowed by something else: the block is measured again
 _RETRIES = 4
 
@@ -47,6 +49,12 @@ class _Nothing(nn.Module):
 _NOTHING = Probe(Kernel("elementwise", "", 0, 192, 0, 192, 1, (), "add"), 1, _Nothing(), (3, 8, 8), ())
 
 
+class _Block(NamedTuple):
+    swept_bytes: int
+    samples_s: tuple[float, ...]
+    slowed: bool
+
+
 class Timer:
     """Times one probe after another, each in a process of its own, as networks are: memory that was freed and taken again
     lies so badly that a kernel takes up to twice as long in it. The next process starts, and loads its runtime with a file
@@ -58,7 +66,7 @@ class Timer:
         self.opened: Any = None
         self._speed = Speed()
         self._keeps_processes = True  # until the first of them shows otherwise
-        self.clears_caches = True
+        self.sweeps = True
 
     def __enter__(self) -> Timer:
         self._stack = ExitStack()
@@ -90,17 +98,18 @@ class Timer:
             self._start()
             channel = self._load(self._job(probe, folder))
             try:
-                samples, slowed = self._measure(channel)
+                found = self._measure(channel)
             finally:
                 channel.close()
         except UnavailableError:
             raise
         except VitscopeError as error:
-            return Timed(**known, seconds=None, reason=" ".join(str(error).split()))
+            return Timed(**known, times=(), reason=" ".join(str(error).split()))
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-        low, middle, high = _quartiles(samples)
-        return Timed(**known, seconds=middle, spread=(high - low) / 2 / middle, slowed=slowed)
+        low, middle, high = _quartiles(found[0].samples_s)
+        times = tuple(Time(block.swept_bytes, median(block.samples_s)) for block in found)
+        return Timed(**known, times=times, spread=(high - low) / 2 / middle, slowed=any(block.slowed for block in found))
 
     def _job(self, probe: Probe, folder: Path) -> Job:
         place = self.place
@@ -146,21 +155,25 @@ class Timer:
             with suppress(VitscopeError):
                 self._started.result().close()
 
-    def _measure(self, channel: Channel) -> tuple[tuple[float, ...], bool]:
-        """The samples of the first block that nothing slowed; else of the fastest, and that it was slowed."""
+    def _measure(self, channel: Channel) -> list[_Block]:
+        """One block for each of SWEEPS_BYTES; one alone where a target's own program runs, which takes no requests between
+        inferences."""
         channel.warm(_WARM_S, _WARM_RUNS, _TOLERANCE, _WARM_LIMIT_S)
+        if isinstance(channel, RunnerChannel):
+            return [self._block(partial(channel.block, sweep_bytes=size), size) for size in SWEEPS_BYTES]
+        self.sweeps = False
+        return [self._block(channel.block, 0)]
+
+    def _block(self, block: Callable[[float, int], Samples], swept_bytes: int) -> _Block:
+        """The first block that nothing slowed; else the fastest, and that it was slowed."""
         blocks: list[Samples] = []
         for _ in range(_RETRIES):
-            if isinstance(channel, RunnerChannel):
-                blocks.append(channel.block(_BLOCK_S, _BLOCK_RUNS, cold=True))
-            else:  # a program of its own, which takes no requests between inferences
-                self.clears_caches = False
-                blocks.append(channel.block(_BLOCK_S, _BLOCK_RUNS))
+            blocks.append(block(_BLOCK_S, _BLOCK_RUNS))
             around = (blocks[-1].before, blocks[-1].after)
             self._speed.read(around)
             if not self._speed.is_slowed(around, _LIMITS):
-                return blocks[-1].samples_s, False
-        return min(blocks, key=lambda block: median(block.samples_s)).samples_s, True
+                return _Block(swept_bytes, blocks[-1].samples_s, False)
+        return _Block(swept_bytes, min(blocks, key=lambda block: median(block.samples_s)).samples_s, True)
 
 
 def _without_names(artifact: Artifact) -> Artifact:

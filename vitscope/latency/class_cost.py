@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import ceil, exp, log2
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 # Classes whose work is multiply-accumulates; of all others it is elements.
 PRODUCTS = frozenset(
     {"conv", "grouped", "grouped ragged", "depthwise", "depthwise ragged", "depthwise strided", "depthwise wide"}
-    | {"pointwise", "linear", "matmul"}
+    | {"depthwise multiplied", "pointwise", "pointwise row", "linear", "linear row", "matmul"}
 )
 FUSED = "fused "  # before the name of an operation that runs while a kernel writes
 
@@ -29,48 +30,87 @@ class ClassCost:
     A kernel starts in `start_s`, and does its work at `work_s` for each MAC (or element, where it has no MACs) as far as
     it is wide: with half as many terms in a sum as `few_terms`, or half as many rows or positions as `few_rows`, each
     costs three times that. Output channels are padded to `channel_tile`, rows (columns, where there is a window) to
-    `row_tile`.
+    `row_tile`. A byte of its weights takes `cold_byte_s` longer where the caches have lost it.
     """
 
     start_s: float
     work_s: float
     few_terms: float = 0.0
     few_rows: float = 0.0
+    cold_byte_s: float = 0.0
     channel_tile: int = 1
     row_tile: int = 1
 
 
 @dataclass(frozen=True, slots=True)
+class Footprint:
+    """What an inference of a network goes through: weights, and what its kernels write; and the memory that it needs at the
+    least, of its input, of what the largest of its kernels reads and writes, and of its output."""
+
+    weight_bytes: int
+    written_bytes: int
+    input_bytes: int
+    largest_bytes: int
+    output_bytes: int
+
+    @property
+    def arena_bytes(self) -> int:
+        return self.input_bytes + self.largest_bytes + self.output_bytes
+
+
+def footprint(kernels: Sequence[Kernel], element_bytes: int) -> Footprint:
+    return Footprint(
+        weight_bytes=element_bytes * sum(kernel.weights for kernel in kernels),
+        written_bytes=element_bytes * sum(kernel.writes for kernel in kernels),
+        input_bytes=element_bytes * next((kernel.reads for kernel in kernels if kernel.reads), 0),
+        largest_bytes=element_bytes * max((kernel.reads + kernel.writes for kernel in kernels), default=0),
+        output_bytes=element_bytes * next((kernel.writes for kernel in reversed(kernels) if kernel.writes), 0),
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class Memory:
-    """Seconds per byte by how much a kernel touches.
+    """Seconds per byte by how much a kernel touches, and by how much the network does.
 
     `near_byte_s` is what a byte takes next to the core. Each level of `farther` adds to it for kernels that touch more than
-    its bytes: (knee in bytes, seconds per byte beyond it). A byte of weights takes `cold_byte_s` longer: by the time that an
-    inference asks for it once more, the rest of the network has driven it from the caches. So does, once, each byte of the
-    memory that activations share (`arena_byte_s`), which is as large as what one kernel reads and writes at the most.
+    its bytes: (knee in bytes, seconds per byte beyond it).
+
+    A network that goes through more than `cache_bytes` from one inference to the next, weights and what it writes, finds
+    nothing where it left it. As far as it does (`gone`), weights take longer by their class, each kernel starts
+    `cold_start_s` later, each byte that a kernel writes takes `spill_byte_s` longer, `spill_product_byte_s` where it
+    multiplies, which hides some of that; and each byte of the memory for activations takes `arena_byte_s` longer, once.
     """
 
     near_byte_s: float
     farther: tuple[tuple[float, float], ...]
-    cold_byte_s: float
+    cache_bytes: float
+    cold_start_s: float
+    spill_byte_s: float
+    spill_product_byte_s: float
     arena_byte_s: float
 
     def byte_s(self, touched_bytes: float) -> float:
         return self.near_byte_s + sum(more_s * beyond(touched_bytes, knee) for knee, more_s in self.farther)
+
+    def gone(self, size: Footprint, swept_bytes: float = 0.0) -> float:
+        """The share of what an inference left in the caches that the next does not find again; between the two something
+        else goes through `swept_bytes`."""
+        return gone(size.weight_bytes + size.written_bytes + swept_bytes, self.cache_bytes)
 
     def far_bytes(self, touched_bytes: float) -> float:
         """How many of the bytes that a kernel touches come from beyond the last level."""
         return touched_bytes * beyond(touched_bytes, self.farther[-1][0]) if self.farther else touched_bytes
 
 
+def gone(num_bytes: Any, cache_bytes: float) -> Any:
+    """How much of what is gone through in turn, `num_bytes` in all, is lost from a cache by its next turn: nearly nothing
+    below its size and nearly all above."""
+    return num_bytes**4 / (num_bytes**4 + cache_bytes**4)
+
+
 def beyond(num_bytes: Any, knee_bytes: float) -> Any:
     """How far `num_bytes`, a number or an array, are beyond a cache: 0 well below its knee, a half there, 1 well above."""
     return num_bytes**2 / (num_bytes**2 + knee_bytes**2)
-
-
-def arena_elements(kernels: Iterable[Kernel]) -> int:
-    """The most that one of `kernels` reads and writes: no network needs less memory for its activations."""
-    return max((kernel.reads + kernel.writes for kernel in kernels), default=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,10 +166,11 @@ class ClassCosts:
     def moving_s(self, kernel: Kernel, element_bytes: int) -> float:
         """Seconds that any kernel takes to read and write what it does, whatever it computes: the least of an unknown one."""
         touched = element_bytes * (kernel.reads + kernel.writes + kernel.weights)
-        return touched * self.memory.byte_s(touched) + element_bytes * kernel.weights * self.memory.cold_byte_s
+        return touched * self.memory.byte_s(touched)
 
     def kernel_s(self, kernel: Kernel, element_bytes: int) -> float | None:
-        """Seconds of `kernel`; None for one of a class that was never timed, or whose sizes are not known."""
+        """Seconds of `kernel` in a network that the caches hold; None for one of a class that was never timed, or whose sizes
+        are not known."""
         parts = self.parts(kernel, element_bytes)
         if parts is None:
             return None
@@ -139,6 +180,31 @@ class ClassCosts:
         if correction is not None and kernel.geometry is not None:
             seconds *= exp(correction.log_factor(axes_of(kernel.geometry)))
         return max(0.0, seconds * self.scale + self.more_s)
+
+    def total_s(self, kernels: Sequence[Kernel], element_bytes: int, swept_bytes: float = 0.0) -> float | None:
+        """Seconds of a network of `kernels`, between whose inferences something else goes through `swept_bytes`; None where
+        one of them is of a class that was never timed."""
+        total = self.floor_s + self.cold_s(kernels, element_bytes, swept_bytes)
+        for kernel, count in Counter(kernels).items():
+            seconds = self.kernel_s(kernel, element_bytes)
+            if seconds is None:
+                return None
+            total += count * seconds
+        return total
+
+    def cold_s(self, kernels: Sequence[Kernel], element_bytes: int, swept_bytes: float = 0.0) -> float:
+        """Seconds of that which its kernels wait for what the caches have lost since the last inference."""
+        size = footprint(kernels, element_bytes)
+        waiting_s = sum(self.waiting_s(kernel, element_bytes) for kernel in kernels)
+        return self.memory.gone(size, swept_bytes) * (waiting_s + size.arena_bytes * self.memory.arena_byte_s)
+
+    def waiting_s(self, kernel: Kernel, element_bytes: int) -> float:
+        """Seconds that `kernel` waits where the caches have lost all that it had in them."""
+        memory, name = self.memory, class_of(kernel)
+        cost = self.classes.get(name)
+        fetched_s = 0.0 if cost is None else element_bytes * kernel.weights * cost.cold_byte_s
+        spill_byte_s = memory.spill_product_byte_s if name in PRODUCTS else memory.spill_byte_s
+        return memory.cold_start_s + fetched_s + element_bytes * kernel.writes * spill_byte_s
 
     def parts(self, kernel: Kernel, element_bytes: int) -> tuple[float, float, float, float] | None:
         """Seconds by the formula alone: starting, computing, moving what lies near, and waiting for what lies farther."""
@@ -161,31 +227,48 @@ class ClassCosts:
 _DEAR = frozenset({"div", "sqrt", "rsqrt", "pow", "exp", "log", "reciprocal"})
 _LANES = 16  # floats of the widest vectors, and of ONNX Runtime's blocks of channels
 _TAPS = 25  # of the largest window that XNNPACK has a depthwise kernel of its own for
-_MOVED = frozenset({"reorder", "permute", "transpose", "roll"})
+_MOVED = frozenset({"reorder", "permute", "permute_rows", "permute_scattered", "transpose", "roll"})
 
 
 def class_of(kernel: Kernel) -> str:
     """What is priced together: products by their kind, apart those that runtimes have other code for (depthwise and grouped
     ones whose channels fill no vector, depthwise ones with a stride or a window of over 5×5); activations and norms by their
-    operation; and of all else what reads alike: two maps, or one map and little beside it; memory in order, or not."""
+    operation; and of all else what reads alike: two maps, one map and little beside it, or one and a number; memory in order,
+    or not."""
     kind, main = kernel.kind, kernel.main.rstrip("_")
     match kind:
         case "grouped" | "depthwise" if kernel.geometry is not None:
+            if kind == "depthwise" and kernel.geometry.out_channels != kernel.geometry.in_channels:
+                return "depthwise multiplied"  # several results a channel
             channels = kernel.geometry.out_channels // (kernel.geometry.groups if kind == "grouped" else 1)
             if kind == "depthwise" and kernel.geometry.window[0] * kernel.geometry.window[1] > _TAPS:
                 return "depthwise wide"
             strided = kind == "depthwise" and kernel.geometry.stride != (1, 1)
             return f"{kind} ragged" if channels % _LANES else f"{kind} strided" if strided else kind
+        case "linear" | "pointwise" if kernel.geometry is not None and kernel.geometry.out_size == (1, 1):
+            return f"{kind} row"  # a matrix times a vector: nothing shares its weights
+        case "norm" if main == "native_layer_norm" and kernel.reads >= 2 * kernel.writes:
+            # adds two maps first, by code of its own
+            return f"{kind} {main} of a sum"
         case "activation" | "norm" | "pool" | "resize" | "gather" | "unknown":
             return f"{kind} {main}"
         case "elementwise":
-            broadcast = " broadcast" if kernel.reads < 1.5 * kernel.writes else ""
-            return f"{kind}{f' {main}' if main in _DEAR else ''}{broadcast}"
+            dear = f" {main}" if main in _DEAR else ""
+            if kernel.reads <= kernel.writes and kernel.weights <= 1:
+                return f"{kind}{dear} scalar"
+            return f"{kind}{dear}{' broadcast' if kernel.reads < 1.5 * kernel.writes else ''}"
         case "copy":
             return f"{kind} {main}" if main in _MOVED else kind
         case "reduce":
             return "reduce map" if kernel.geometry is not None and kernel.geometry.window != (1, 1) else "reduce rows"
     return kind
+
+
+def parent_of(name: str, names: Collection[str]) -> str | None:
+    """Which of the classes `names` the class `name` is a kind of, as `depthwise strided` is of `depthwise`; the nearest."""
+    words = name.split()
+    parents = (" ".join(words[:n]) for n in range(len(words) - 1, 0, -1))
+    return next((parent for parent in parents if parent in names), None)
 
 
 def work_of(kernel: Kernel, size: Geometry, channel_tile: int, row_tile: int) -> float:

@@ -15,7 +15,9 @@ def class_lines(costs: ClassCosts) -> list[str]:
     lines = [
         f"    floor_s: {_text(costs.floor_s)}",
         f"    memory: {{near_byte_s: {_text(memory.near_byte_s)}, farther: [{farther}], "
-        f"cold_byte_s: {_text(memory.cold_byte_s)}, arena_byte_s: {_text(memory.arena_byte_s)}}}",
+        f"cache_bytes: {_text(memory.cache_bytes)}, cold_start_s: {_text(memory.cold_start_s)}, "
+        f"spill_byte_s: {_text(memory.spill_byte_s)}, spill_product_byte_s: {_text(memory.spill_product_byte_s)}, "
+        f"arena_byte_s: {_text(memory.arena_byte_s)}}}",
     ]
     if (costs.scale, costs.more_s) != (1.0, 0.0):
         lines.append(f"    refined: {{scale: {_text(costs.scale)}, more_s: {_text(costs.more_s)}}}")
@@ -24,7 +26,7 @@ def class_lines(costs: ClassCosts) -> list[str]:
         lines.append(
             f"      {name}: {{start_s: {_text(cost.start_s)}, work_s: {_text(cost.work_s)}, "
             f"few_terms: {_text(cost.few_terms)}, few_rows: {_text(cost.few_rows)}, "
-            f"channel_tile: {cost.channel_tile}, row_tile: {cost.row_tile}}}"
+            f"cold_byte_s: {_text(cost.cold_byte_s)}, channel_tile: {cost.channel_tile}, row_tile: {cost.row_tile}}}"
         )
     lines.append("    corrections:" if costs.corrections else "    corrections: {}")
     for name, correction in sorted(costs.corrections.items()):
@@ -38,7 +40,8 @@ def parse_classes(part: Fields) -> ClassCosts:
     """What `class_lines` wrote. Raises UsageError with the place of what is wrong."""
     memory = part.record("memory")
     found = Memory(
-        memory.number("near_byte_s"), _pairs(memory, "farther"), memory.number("cold_byte_s"),
+        memory.number("near_byte_s"), _pairs(memory, "farther"), memory.number("cache_bytes", positive=True),
+        memory.number("cold_start_s"), memory.number("spill_byte_s"), memory.number("spill_product_byte_s"),
         memory.number("arena_byte_s"),
     )  # fmt: skip
     memory.done()
@@ -51,6 +54,7 @@ def parse_classes(part: Fields) -> ClassCosts:
             each.number("work_s", positive=True),
             each.number("few_terms"),
             each.number("few_rows"),
+            each.number("cold_byte_s"),
             each.integer("channel_tile", minimum=1),
             each.integer("row_tile", minimum=1),
         )

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from math import exp
+from operator import add
 from typing import Literal
 
 from vitscope import units
 from vitscope.graph.record import Graph
-from vitscope.latency.class_cost import arena_elements, class_of
+from vitscope.latency.class_cost import Footprint, Memory, class_of, footprint
 from vitscope.latency.device import Coefficients, Device
 from vitscope.latency.kernels import Kernel, lower
 from vitscope.latency.residency import first_broken, where
@@ -60,7 +61,8 @@ class SegmentCost:
     """What one segment adds to a network.
 
     `serial_s` nothing hides; `traffic_s` and `compute_s` hide behind one another over the whole network, where the device
-    says so, and are 0 elsewhere. `bound_s` is the roofline at the stated peaks. The rest are the quantities of `ranges`.
+    says so, and are 0 elsewhere. `waiting_s` its kernels wait on a calibrated device whose caches have lost everything.
+    `bound_s` is the roofline at the stated peaks. The rest are the quantities of `ranges`.
     """
 
     serial_s: float
@@ -68,11 +70,11 @@ class SegmentCost:
     compute_s: float
     bound_s: float
     macs: int
-    weight_bytes: int
     activation_bytes: int
-    arena_bytes: int  # the most that one kernel reads and writes
-    kernels: int
     unknown_bytes: int
+    kernels: int
+    footprint: Footprint
+    waiting_s: float
 
 
 def kernel_cost(device: Device, kernel: Kernel) -> KernelCost:
@@ -143,7 +145,7 @@ def bound_seconds(device: Device, kernel: Kernel) -> float:
 def segment_cost(device: Device, graph: Graph) -> SegmentCost:
     """Lower `graph` and add up its kernels. Kept: a search asks for the same block again and again."""
     serial = traffic = compute = bound = 0.0
-    macs = weights = activations = unknown = 0
+    macs = activations = unknown = 0
     overlap = device.coefficients.overlap if device.coefficients else "none"
     size = device.bytes_per_element
     kernels = lower(graph, device.rules)
@@ -159,13 +161,13 @@ def segment_cost(device: Device, graph: Graph) -> SegmentCost:
             serial += cost.traffic_s + cost.compute_s
         bound += bound_seconds(device, kernel)
         macs += kernel.macs
-        weights += kernel.weights
         activations += kernel.reads + kernel.writes
         if not is_known(device, kernel):
             unknown += kernel.weights + kernel.reads + kernel.writes
+    waiting = sum(device.classes.waiting_s(kernel, size) for kernel in kernels) if device.classes is not None else 0.0
     return SegmentCost(
-        serial, traffic, compute, bound, macs, weights * size, activations * size, arena_elements(kernels) * size, len(kernels),
-        unknown * size,
+        serial, traffic, compute, bound, macs, activations * size, unknown * size, len(kernels), footprint(kernels, size),
+        waiting,
     )  # fmt: skip
 
 
@@ -178,15 +180,13 @@ def predict(device: Device, graphs: Sequence[Graph]) -> Prediction:
     costs = [segment_cost(device, graph) for graph in graphs]
     shares = _shares(costs)
     if device.classes is not None and costs:
-        largest = max(range(len(costs)), key=lambda i: costs[i].arena_bytes)
-        extra_s = costs[largest].arena_bytes * device.classes.memory.arena_byte_s
-        shares = tuple(share + (extra_s if i == largest else 0.0) for i, share in enumerate(shares))
+        shares = tuple(map(add, shares, _cold_shares(device.classes.memory, costs)))
     floor = device.floor_s
     total = floor + sum(shares)
     unknown = sum(cost.unknown_bytes for cost in costs)
     coverage = 1.0
     if unknown:
-        coverage = 1.0 - unknown / sum(c.macs + c.weight_bytes + c.activation_bytes for c in costs)
+        coverage = 1.0 - unknown / sum(c.macs + c.footprint.weight_bytes + c.activation_bytes for c in costs)
     status, reason = _status(device, graphs, costs)
     if status == "ok" and coverage < COVERED:
         status, reason = (
@@ -219,6 +219,22 @@ def _shares(costs: list[SegmentCost]) -> tuple[float, ...]:
     return tuple(cost.serial_s + cost.traffic_s for cost in costs)
 
 
+def _cold_shares(memory: Memory, costs: list[SegmentCost]) -> tuple[float, ...]:
+    """Seconds that each segment waits for what the caches have lost; for activations,
+    the first, the last, and the one whose kernel has most of them."""
+    parts = [cost.footprint for cost in costs]
+    largest = max(range(len(parts)), key=lambda i: parts[i].largest_bytes)
+    whole = Footprint(
+        sum(part.weight_bytes for part in parts), sum(part.written_bytes for part in parts),
+        parts[0].input_bytes, parts[largest].largest_bytes, parts[-1].output_bytes,
+    )  # fmt: skip
+    own = [cost.waiting_s for cost in costs]
+    for index, num_bytes in ((0, whole.input_bytes), (largest, whole.largest_bytes), (-1, whole.output_bytes)):
+        own[index] += num_bytes * memory.arena_byte_s
+    share = memory.gone(whole)
+    return tuple(share * seconds for seconds in own)
+
+
 def _status(device: Device, graphs: Sequence[Graph], costs: list[SegmentCost]) -> tuple[Status, str]:
     if device.roofline_only:
         return "not calibrated", f"roofline only: {device.roofline_only}"
@@ -230,7 +246,7 @@ def _status(device: Device, graphs: Sequence[Graph], costs: list[SegmentCost]) -
     if batch != device.batch:
         return "not calibrated", f"batch {batch}: the fit has seen batch {device.batch} only"
     seen = {
-        "weight_bytes": sum(c.weight_bytes for c in costs),
+        "weight_bytes": sum(c.footprint.weight_bytes for c in costs),
         "activation_bytes": sum(c.activation_bytes for c in costs),
         "macs": sum(c.macs for c in costs),
         "kernels": sum(c.kernels for c in costs),

@@ -199,10 +199,11 @@ class RunnerChannel:
             return seconds, bool(answer["stable"])
         raise AssertionError("unreachable")
 
-    def block(self, min_s: float, min_runs: int, *, cold: bool = False) -> Samples:
-        """One block of timed inferences; `cold`: the caches are cleared before each."""
+    def block(self, min_s: float, min_runs: int, *, sweep_bytes: int = 0) -> Samples:
+        """One block of timed inferences; before each, so many other bytes are gone through."""
         expected = max(min_s, min_runs * self._run_s)
-        answer = self._ask({"do": "block", "min_s": min_s, "min_runs": min_runs, "cold": cold}, _REPEAT * expected)
+        message = {"do": "block", "min_s": min_s, "min_runs": min_runs, "sweep_bytes": sweep_bytes}
+        answer = self._ask(message, _REPEAT * expected)
         with self._reading("block"):
             samples = tuple(float(value) for value in answer["samples_s"])
             if not samples or min(samples) < 0:

@@ -32,10 +32,10 @@ def _curve(calibration: Calibration) -> Table:
     notes = [f"stopped after {calibration.seconds / 60:.1f} minutes: {calibration.ended}"]
     if slowed := sum(each.slowed for each in timed):
         notes.append(f"{slowed} of {len(timed)} kernels were timed while something else slowed the core")
-    if not calibration.cold:
+    if not calibration.sweeps:
         notes.append(
-            "this target runs a program that cannot clear the caches between inferences: networks will take longer than "
-            "predicted, --refine tells how much"
+            "this target runs a program in which nothing goes through the caches between inferences: networks will take longer "
+            "than predicted, --refine tells how much"
         )
     if calibration.refused:
         said = next((each.reason for each in calibration.refused if each.copies), "their sizes do not say all of them")

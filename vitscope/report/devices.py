@@ -12,6 +12,7 @@ from vitscope.export import FORMATS
 from vitscope.latency.device import Coefficients, Device
 from vitscope.measure.runtimes import RUNTIMES
 from vitscope.measure.targets.attached import Place
+from vitscope.report.class_costs import class_cost_tables
 from vitscope.report.table import Column, Row, Table
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ def device_tables(device: Device) -> list[Table]:
     )  # fmt: skip
     identity = f"{device.name}: {device.about}; {device.runtime}, {device.precision}, batch {device.batch}"
     known = Table((Column("fact", _LEFT), Column("value"), Column("source", _LEFT)), facts, title=identity)
-    if device.coefficients is None or device.held_out is None:
+    if device.held_out is None:
         return [replace(known, notes=(f"roofline only, no latency but a lower bound: {device.roofline_only}",))]
     rules = tuple(Row((rule.sign.replace("_", " "), str(rule.at_most), rule.reason)) for rule in device.residency)
     ranges = tuple(Row((r.key.replace("_", " "), units.si(r.low), units.si(r.high))) for r in device.ranges)
@@ -132,20 +133,15 @@ def device_tables(device: Device) -> list[Table]:
         for band in device.held_out.bands
     )  # fmt: skip
     level = units.percent(device.held_out.interval)
-    moved = f"; coefficients of {device.transfer_from}, scaled" if device.transfer_from else ""
+    limits = Table(
+        (Column("sign in the graph", _LEFT), Column("at most"), Column("why", _LEFT)),
+        rules,
+        title="runs whole: beyond these limits a prediction is `not calibrated`",
+    )
     return [
         known,
-        Table(
-            (Column("coefficient", _LEFT), Column("value"), Column("meaning", _LEFT)),
-            coefficient_rows(device.coefficients),
-            title=f"fit: {device.form}{moved}",
-            notes=(f"fitted on {device.fitted_on}", *((f"means {device.harness}",) if device.harness else ())),
-        ),
-        Table(
-            (Column("sign in the graph", _LEFT), Column("at most"), Column("why", _LEFT)),
-            rules,
-            title="runs whole: beyond these limits a prediction is `not calibrated`",
-        ),
+        *_fit_tables(device),
+        *([limits] if rules else []),
         Table(
             (Column("quantity", _LEFT), Column("from"), Column("to")),
             ranges,
@@ -160,6 +156,19 @@ def device_tables(device: Device) -> list[Table]:
             title="held out, each family predicted by a fit that has not seen it",
         ),
     ]  # fmt: skip
+
+
+def _fit_tables(device: Device) -> list[Table]:
+    """What was fitted: the coefficients of a device from a published table, or the costs of one that was calibrated."""
+    moved = f"; coefficients of {device.transfer_from}, scaled" if device.transfer_from else ""
+    title = f"fit: {device.form}{moved}"
+    notes = (f"fitted on {device.fitted_on}", *((f"means {device.harness}",) if device.harness else ()))
+    if device.classes is not None:
+        memory, classes = class_cost_tables(device.classes)
+        return [replace(memory, title=title, notes=notes), classes]
+    assert device.coefficients is not None
+    columns = (Column("coefficient", _LEFT), Column("value"), Column("meaning", _LEFT))
+    return [Table(columns, coefficient_rows(device.coefficients), title=title, notes=notes)]
 
 
 def coefficient_rows(c: Coefficients) -> tuple[Row, ...]:

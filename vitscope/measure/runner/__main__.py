@@ -10,6 +10,7 @@ Standard library only, Python 3.8 and later, because it is copied to boards that
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import importlib
 import json
@@ -94,7 +95,8 @@ class Runner:
         run = self._run()
         before = machine_state.state(self.cores)
         run()  # reading the state has used the caches
-        between = machine_state.clear_caches if message.get("cold") else None
+        sweep_bytes = message.get("sweep_bytes", 0)
+        between = functools.partial(machine_state.sweep, sweep_bytes) if sweep_bytes else None
         samples = timing.sample(run, min_s=message["min_s"], min_runs=message["min_runs"], between=between)
         samples = [round(value, 9) for value in samples]  # no clock tells more than nanoseconds
         return {"samples_s": samples, "before": before, "after": machine_state.state(self.cores)}

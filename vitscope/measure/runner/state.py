@@ -65,18 +65,20 @@ def memory_probe() -> float | None:
     for _ in range(_MEMORY_TRIES):
         start = time.perf_counter()
         try:
-            clear_caches()
+            sweep(2 * _MEMORY_BYTES)
         except MemoryError:
             return None
         times.append(time.perf_counter() - start)
     return sorted(times[1:])[(_MEMORY_TRIES - 1) // 2]  # the first may have made the memory
 
 
-def clear_caches() -> None:
-    """Go through more bytes than a core's caches hold, so that they hold nothing else. Raises MemoryError."""
+def sweep(num_bytes: int) -> None:
+    """Go through so many bytes (at most 32 MiB), half of them written: what the caches held before goes. Raises
+    MemoryError."""
     if not _memory:
         _memory.extend(memoryview(bytearray(os.urandom(4096) * (_MEMORY_BYTES // 4096))) for _ in range(2))
-    _memory[0][:] = _memory[1]
+    half = num_bytes // 2
+    _memory[0][:half] = _memory[1][:half]
 
 
 def _clock(cores: tuple[int, ...]) -> float | None:
