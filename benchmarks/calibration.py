@@ -18,7 +18,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import exp
+from math import exp, log
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ from vitscope.calibrate.record import Timed
 from vitscope.calibrate.refine import Whole, leave_families_out
 from vitscope.calibrate.times import read_timed
 from vitscope.latency.class_cost import PRODUCTS, ClassCosts, class_of
-from vitscope.latency.device import load_device
+from vitscope.latency.device import Device, load_device
 from vitscope.latency.kernels import Kernel, lower
 from vitscope.latency.runtime import FusionRules
 from vitscope.latency.score import HeldOutNetwork, Score, score, wilson
@@ -131,7 +131,7 @@ def page(runtime: str) -> str:
     lines += [
         "",
         f"Noise: half the 95 % interval of a measured row is {percent(noise[len(noise) // 2])} at the median and "
-        f"{percent(noise[int(len(noise) * 0.9)])} for nine in ten.", "",
+        f"{percent(noise[int(len(noise) * 0.9)])} for nine in ten. {_covered(device, networks, results['calibrated'])}", "",
         "| network | family | measured | calibrated | error | without its family | error |",
         "|---|---|---:|---:|---:|---:|---:|",
     ]  # fmt: skip
@@ -143,6 +143,17 @@ def page(runtime: str) -> str:
             cells += ["–", "–"] if found is None else [milliseconds(found), f"{found / network.measured_s - 1:+.1%}"]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def _covered(device: Device, networks: Sequence[Network], predicted: Predicted) -> str:
+    """How many of the networks lie in the interval that the device file states, which knows kernels and blocks alone."""
+    assert device.held_out is not None
+    (band,) = device.held_out.bands
+    within = sum(abs(log(predicted[n.name] / n.measured_s)) <= band.log_halfwidth for n in networks)
+    return (
+        f"The file's {percent(device.held_out.interval)} interval, {percent(exp(band.log_halfwidth) - 1)} either way, holds "
+        f"{within} of {len(networks)}."
+    )
 
 
 def draw(runtime: str, title: str, networks: Sequence[Network], predicted: Predicted) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,11 @@ from vitscope.measure.saved import decode
 
 
 def write_timed(timed: Timed) -> str:
-    """One line of JSON."""
-    return json.dumps(asdict(timed), separators=(",", ":"))
+    """One line of JSON: each kernel of the probe once, and in which order they run."""
+    distinct = list(dict.fromkeys(timed.kernels))
+    numbers = {kernel: number for number, kernel in enumerate(distinct)}
+    record = asdict(replace(timed, kernels=tuple(distinct)))
+    return json.dumps(record | {"order": [numbers[kernel] for kernel in timed.kernels]}, separators=(",", ":"))
 
 
 def read_header(path: Path) -> dict[str, Any]:
@@ -38,8 +41,11 @@ def read_timed(path: Path) -> list[Timed]:
         raise UsageError(f"{path}: cannot read: {error}") from error
     for number, line in enumerate(lines[1:], 2):  # the first says where they were taken
         try:
-            found.append(decode(Timed, json.loads(line)))
-        except (ValueError, KeyError, TypeError) as error:
+            record = json.loads(line)
+            order = record.pop("order")
+            timed = decode(Timed, record)
+            found.append(replace(timed, kernels=tuple(timed.kernels[number] for number in order)))
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
             if number == len(lines):
                 break
             raise UsageError(f"{path}:{number}: not the times of a calibration: {error}") from error
