@@ -29,8 +29,13 @@ SWEPT_BYTES = 4_000_000, 32_000_000
 TRUTH = ClassCosts(
     floor_s=FLOOR_S,
     memory=Memory(
-        near_byte_s=2e-11, farther=((1e6, 2e-11), (1e7, 6e-11)), cache_bytes=1.2e7, cold_start_s=5e-7, spill_byte_s=1e-11,
-        spill_product_byte_s=3e-12, arena_byte_s=4e-11,
+        near_byte_s=2e-11,
+        farther=((1e6, 2e-11), (1e7, 6e-11)),
+        cache_bytes=1.2e7,
+        cold_start_s=5e-7,
+        spill_byte_s=1e-11,
+        spill_product_byte_s=3e-12,
+        arena_byte_s=4e-11,
     ),
     classes={
         "pointwise": ClassCost(
@@ -103,7 +108,9 @@ def test_what_a_large_network_waits_for_is_told_by_probes_with_many_weights() ->
 def test_a_class_of_few_probes_is_taken_to_be_like_what_it_is_a_kind_of() -> None:
     ragged = [k for k in kernels(0, 120) if class_of(k) == "depthwise ragged"]
     seen = [timed(k) for k in kernels(0, 120) if class_of(k) != "depthwise ragged"]
-    found = fit([*seen, timed(ragged[0], noise=1.5)], FLOOR_S, 4)  # nearly five times too slow, and nothing says that it is
+    found = fit(
+        [*seen, timed(ragged[0], noise=1.5)], FLOOR_S, 4
+    )  # nearly five times too slow, and nothing says that it is
     whole, part = found.classes["depthwise"], found.classes["depthwise ragged"]
     assert part.start_s < 3 * whole.start_s and part.work_s < 5 * whole.work_s
 
@@ -238,7 +245,9 @@ def test_a_class_with_larger_errors_is_timed_more() -> None:
 def test_a_few_of_every_class_of_products_are_chosen_however_little_they_weigh() -> None:
     rare = [convolution("depthwise", 100, 100, side) for side in (7, 14, 28, 56, 112)]  # fills no vector of 16
     some = [*demands(), *(Demand(kernel, 1e-12, frozenset({"A"})) for kernel in rare)]
-    chosen = Choice([each for each in some if class_of(each.kernel) != "depthwise ragged" or each.weight == 1e-12]).next(30, {})
+    chosen = Choice(
+        [each for each in some if class_of(each.kernel) != "depthwise ragged" or each.weight == 1e-12]
+    ).next(30, {})
     assert sum(class_of(each.kernel) == "depthwise ragged" for each in chosen) == 4
 
 

@@ -97,9 +97,7 @@ def calibrate(
                     return False
                 probe = probe_of(each.kernel, rules, place.batch)
                 if probe is None:
-                    found = Timed(
-                        wanted=each.kernel, copies=0, kernels=(), times=(), reason="cannot be built alone"
-                    )
+                    found = Timed(wanted=each.kernel, copies=0, kernels=(), times=(), reason="cannot be built alone")
                 else:
                     say("time", probe.name, total)
                     found = timer.time(probe)

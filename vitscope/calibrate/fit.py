@@ -137,7 +137,9 @@ class _Problem:
         names += ["fused"] * len(self.fused) + [*_MEMORY]
         self.prior = np.log([*(_PRIORS[name][0] for name in names), floor_s])
         self.sd = np.array([*(_PRIORS[name][1] for name in names), _FLOOR_SD])
-        self.links = np.eye(len(self.prior))  # rows whose product with the parameters lies near `prior`, as near as `sd`
+        self.links = np.eye(
+            len(self.prior)
+        )  # rows whose product with the parameters lies near `prior`, as near as `sd`
         for index, name in enumerate(self.classes):
             parent = parent_of(name, numbers)
             if parent is not None:

@@ -109,7 +109,9 @@ class Timer:
             shutil.rmtree(folder, ignore_errors=True)
         low, middle, high = _quartiles(found[0].samples_s)
         times = tuple(Time(block.swept_bytes, median(block.samples_s)) for block in found)
-        return Timed(**known, times=times, spread=(high - low) / 2 / middle, slowed=any(block.slowed for block in found))
+        return Timed(
+            **known, times=times, spread=(high - low) / 2 / middle, slowed=any(block.slowed for block in found)
+        )
 
     def _job(self, probe: Probe, folder: Path) -> Job:
         place = self.place

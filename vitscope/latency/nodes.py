@@ -53,7 +53,9 @@ class Nodes:
         self._copies: dict[tuple[int, int, Order], int] = {}  # (value, tensor, order) -> the value copied to that order
         self._made_in: dict[int, str] = {}  # value -> the module that made it
         self._moved_in: dict[int, str] = {}  # tensor -> the module that permuted it
-        self._moves: dict[int, str] = {}  # part of a permuted tensor -> what its copy does, with the axis that it was cut by
+        self._moves: dict[
+            int, str
+        ] = {}  # part of a permuted tensor -> what its copy does, with the axis that it was cut by
         self._pending: list[Node] = []
         if self.layout is not None:
             for i in graph.inputs:

@@ -20,7 +20,9 @@ def _memory(costs: ClassCosts) -> Table:
     memory = costs.memory
     rows = [
         Row(("floor", units.seconds(costs.floor_s), "every inference")),
-        Row(("near", _rate(memory.near_byte_s, "B/s"), "bytes that a kernel touches, hidden by computing or hiding it")),
+        Row(
+            ("near", _rate(memory.near_byte_s, "B/s"), "bytes that a kernel touches, hidden by computing or hiding it")
+        ),
     ]
     for knee_bytes, more_s in memory.farther:
         said = f"more for those of kernels that touch over {units.size(int(knee_bytes))}"
@@ -36,7 +38,9 @@ def _memory(costs: ClassCosts) -> Table:
         said = f"and {units.seconds(abs(costs.more_s))} {'more' if costs.more_s >= 0 else 'less'} for each"
         rows.append(Row(("refined", f"x{costs.scale:.3f}", f"every kernel, as whole networks say, {said}")))
     return Table(
-        (Column("memory", _LEFT), Column("value"), Column("meaning", _LEFT)), tuple(rows), title="what all kernels share"
+        (Column("memory", _LEFT), Column("value"), Column("meaning", _LEFT)),
+        tuple(rows),
+        title="what all kernels share",
     )
 
 
