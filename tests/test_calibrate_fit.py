@@ -18,7 +18,7 @@ from vitscope.calibrate.held_out import leave_families_out, worth_correcting
 from vitscope.calibrate.record import Time, Timed
 from vitscope.calibrate.refine import Whole, refine
 from vitscope.calibrate.refine import leave_families_out as leave_out_wholes
-from vitscope.calibrate.times import read_timed, write_timed
+from vitscope.calibrate.times import read_header, read_timed, write_timed
 from vitscope.errors import UsageError
 from vitscope.latency.class_cost import ClassCost, ClassCosts, Memory, class_of
 from vitscope.latency.geometry import Geometry
@@ -280,6 +280,15 @@ def test_times_come_back_from_their_file(tmp_path: Path) -> None:
     assert read_timed(file) == every
     file.write_text(file.read_text()[:-20])  # cut in the last line
     assert read_timed(file) == every[:-1]
+
+
+def test_times_of_another_version_are_refused_with_what_to_do(tmp_path: Path) -> None:
+    file = tmp_path / "t.jsonl"
+    file.write_text('{"schema_version": 2, "place": {"threads": 1}, "models": null}\n')
+    assert read_header(file)["place"] == {"threads": 1}
+    file.write_text('{"schema_version": 1, "place": {"threads": 1}}\n')
+    with pytest.raises(UsageError, match=r"t\.jsonl: written by another version of vitscope; .* --again"):
+        read_header(file)
 
 
 def test_another_file_is_refused(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ class Choice:
         self._alike: dict[str, np.ndarray] = {}
         self._covered: dict[str, np.ndarray] = {}
         self._left: dict[str, list[bool]] = {}
+        self._weights = {name: np.array([each.weight for each in members]) for name, members in self.members.items()}
         self._timed = dict.fromkeys(self.members, 0)
         self._index = {}
         for name, members in self.members.items():
@@ -57,14 +58,13 @@ class Choice:
     def next(self, number: int, errors: Mapping[str, float]) -> list[Demand]:
         """The `number` kernels that together tell most. `errors` are those of classes as far as known (else 1).
 
-        Each is chosen for the sum over all kernels of its class: what share of a network's time one takes, times how
-        much nearer the new one is to it than those timed before. Those chosen count as timed from then on.
+        A few of each class of products come first. Each other is chosen for the sum over all kernels of its class: what
+        share of a network's time one takes, times how much nearer the new one is to it than those timed before. Those
+        chosen count as timed from then on.
         """
-        import numpy as np
 
         chosen = self._few_of_each(number)
-        weights = {name: np.array([each.weight for each in members]) for name, members in self.members.items()}
-        gains = {name: self._gains(name, weights[name]) for name in self.members}
+        gains = {name: self._gains(name) for name in self.members}
         while len(chosen) < number:
             best = max(
                 ((float(gain.max()) * errors.get(name, 1.0), name) for name, gain in gains.items() if gain.size),
@@ -76,24 +76,23 @@ class Choice:
             demand = self.members[name][int(gains[name].argmax())]
             chosen.append(demand)
             self.cover(demand)
-            gains[name] = self._gains(name, weights[name])
+            gains[name] = self._gains(name)
         return chosen
 
     def _few_of_each(self, number: int) -> list[Demand]:
         """Of each class of products that has fewer than `_FEWEST` timed kernels, those that tell most of it."""
-        import numpy as np
 
         chosen: list[Demand] = []
         for name in sorted(PRODUCTS & self.members.keys()):
-            weights = np.array([each.weight for each in self.members[name]])
             while len(chosen) < number and self._timed[name] < _FEWEST and any(self._left[name]):
-                chosen.append(self.members[name][int(self._gains(name, weights).argmax())])
+                chosen.append(self.members[name][int(self._gains(name).argmax())])
                 self.cover(chosen[-1])
         return chosen
 
-    def _gains(self, name: str, weights: np.ndarray) -> np.ndarray:
+    def _gains(self, name: str) -> np.ndarray:
         import numpy as np
 
+        weights = self._weights[name]
         nearer = np.maximum(self._alike[name] - self._covered[name][None], 0)
         gains = nearer @ weights + _KNOWN * weights
         return np.where(self._left[name], gains, 0.0)

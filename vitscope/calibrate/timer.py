@@ -33,7 +33,7 @@ from vitscope.subject import subject_of
 _WARM_S, _WARM_RUNS, _WARM_LIMIT_S = 0.02, 4, 1.0
 _BLOCK_S, _BLOCK_RUNS = 0.1, 12
 _TOLERANCE = 0.05
-# What is gone through between inferences: no less than a small network does, and more than any cache here holds.
+# What is gone through between inferences: no less than a small network does, and more than the caches of most cores hold.
 SWEEPS_BYTES = 4_000_000, 32_000_000
 _LIMITS = Protocol()  # its limits of what counts as slowed by something else: the block is measured again
 _RETRIES = 4

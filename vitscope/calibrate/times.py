@@ -11,6 +11,8 @@ from vitscope.calibrate.record import Timed
 from vitscope.errors import UsageError
 from vitscope.measure.saved import decode
 
+SCHEMA_VERSION = 2
+
 
 def write_timed(timed: Timed) -> str:
     """One line of JSON: each kernel of the probe once, and in which order they run."""
@@ -27,8 +29,10 @@ def read_header(path: Path) -> dict[str, Any]:
             found = json.loads(file.readline())
     except (OSError, ValueError) as error:
         raise UsageError(f"{path}: not the times of a calibration: {error}") from error
-    if not isinstance(found, dict):
+    if not isinstance(found, dict) or "schema_version" not in found:
         raise UsageError(f"{path}: not the times of a calibration: its first line says no place")
+    if found["schema_version"] != SCHEMA_VERSION:
+        raise UsageError(f"{path}: written by another version of vitscope; remove it, or give --again to time anew")
     return found
 
 

@@ -201,11 +201,11 @@ class _Times:
     """The file of what was timed, one line a kernel, after a line that says where."""
 
     def __init__(self, path: Path, identity: dict[str, Any], models: list[str] | None, again: bool):
-        from vitscope.calibrate.times import read_header, read_timed
+        from vitscope.calibrate.times import SCHEMA_VERSION, read_header, read_timed
 
         self.path = path
         self.kept: list[Timed] = []
-        header = json.dumps({"schema_version": 1, "place": identity, "models": models})
+        header = json.dumps({"schema_version": SCHEMA_VERSION, "place": identity, "models": models})
         try:
             if path.exists() and not again:
                 if read_header(path).get("place") != identity:

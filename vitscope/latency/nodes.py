@@ -26,10 +26,10 @@ from vitscope.latency.op_kernel import (
     depth_of,
     joins_of,
     kernel_kind,
-    kind_to_a_layout,
 )
+from vitscope.latency.operand_order import wanted_orders
 from vitscope.latency.reshapes import reshapes
-from vitscope.latency.runtime import FusionRules, KernelKind
+from vitscope.latency.runtime import FusionRules
 
 # Casts disappear: every value of a deployed program has the one precision of the device file.
 _CASTS = frozenset({"_to_copy", "detach", "alias"})
@@ -267,49 +267,12 @@ class Nodes:
                             maker=maker))  # fmt: skip
         return self._copies[key]
 
-    def _wanted(self, op: OpRecord, name: str, kind: KernelKind) -> tuple[Order, Order]:
-        """The order in which `op` takes its full-sized operands, and the order of its result."""
-        if not self._order and self.layout is None:
-            return PLAIN, PLAIN
-        tensors = self.graph.tensors
-        given = [i for i in op.inputs if i not in self.graph.constants]
-        out = tensors[op.outputs[0]].shape
-        layout = self.layout
-        before = tensors[given[0]].shape
-        if layout is not None and len(before) == 4:
-            asked = layout.asks(
-                name, kind_to_a_layout(op, kind, before, out), before[1], out[1] if len(out) == 4 else 1, op
-            )
-            if asked is not None:
-                return (layout.order if asked else PLAIN), (layout.order if len(out) == 4 else PLAIN)
-        size = max(tensors[i].numel for i in given)
-        full = [i for i in given if tensors[i].numel == size]
-        if name == "cat" and layout is not None and layout.block:  # of whole blocks, or of maps as the network has them
-            if any(tensors[i].shape[1:2] == () or tensors[i].shape[1] % layout.block for i in given):
-                return PLAIN, PLAIN
-            full = given
-        orders = {self._order.get(i, PLAIN) for i in full}
-        if kind in ("elementwise", "activation") or (layout is not None and layout.is_follower(name, kind)):
-            broadcasts = len(full) < len(given)
-            if layout is not None and len(out) == 4 and layout.is_follower(name, kind):
-                exact = layout.order[0] < 0  # blocks hold whole tensors of one shape only
-                known = orders - {ANY}
-                if layout.order in known and not (exact and (broadcasts or len(known) > 1)):
-                    return layout.order, layout.order
-                if not known and not (exact and broadcasts):
-                    return ANY, ANY
-            if len(orders) == 1 and kind in ("elementwise", "activation") and not broadcasts:
-                (order,) = orders
-                if layout is None or order not in (layout.order, ANY) or layout.is_follower(name, kind):
-                    return order, order
-        return PLAIN, PLAIN
-
     # ---- work ----
 
     def _work(self, op: OpRecord, name: str) -> None:
         graph, rules = self.graph, self.rules
         kind = kernel_kind(graph, op)
-        want, gives = self._wanted(op, name, kind)
+        want, gives = wanted_orders(graph, self.layout, self._order, op, name, kind)
         reads: dict[int, int] = {}
         weights = 0
         lying = bool(self._order) or want is not PLAIN  # else all lies as the network has it
