@@ -48,6 +48,12 @@ def conv(*, act: nn.Module | None = None, channels: int = 16, **how: Any) -> nn.
     return nn.Sequential(nn.Conv2d(channels, channels, 1, **how), *([act] if act is not None else []))
 
 
+class Scale(nn.Module):
+    def __init__(self, channels: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1, channels, 1, 1))
+
+
 MAP = (1, 16, 4, 4)
 STEPS = ["mean", "squared_difference", "mean", "add", "rsqrt", "mul", "sub", "mul", "add"]  # of a layer norm in LiteRT
 
@@ -255,6 +261,74 @@ def test_a_part_is_permuted_with_the_axis_that_it_was_cut_by():
 
     mains = [kernel.main for kernel in kernels(ONNX, Function(parts), (1, 9, 24))]
     assert mains.count("permute_scattered") == 3 and "permute" not in mains
+
+
+def test_a_reshape_that_the_next_undoes_is_one_with_it():
+    """Two linear layers in a row: back to tokens and to rows again between them, of which ONNX Runtime keeps one."""
+    net = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8))
+    assert told(ONNX, net, (1, 9, 8)) == ["reshape", "addmm", "reshape", "addmm", "reshape"]
+
+
+# ---- padding ----
+
+
+STRIDED = {"kernel_size": 3, "stride": 2, "padding": 1}
+
+
+def test_what_pads_a_convolution_joins_it_where_nothing_else_reads_it():
+    """LiteRT knows SAME alone, which puts the odd zero last: else there is a Pad, which XNNPACK takes into its only reader."""
+    assert told(LITERT, nn.Conv2d(16, 16, **STRIDED), (1, 16, 8, 8)) == ["convolution"]
+    two = Function(lambda m, x: m.a(x) * m.b(x), a=nn.Conv2d(16, 16, **STRIDED), b=nn.Conv2d(16, 16, **STRIDED))
+    assert told(LITERT, two, (1, 16, 8, 8)) == ["constant_pad_nd", "convolution", "convolution", "mul"]
+    (pad, first, *_) = kernels(LITERT, two, (1, 16, 8, 8))
+    assert (pad.reads, pad.writes, first.reads) == (16 * 64, 16 * 100, 16 * 100)
+    for runtime in (ONNX, OPENVINO, EXECUTORCH):
+        assert "constant_pad_nd" not in told(runtime, two, (1, 16, 8, 8))
+
+
+@pytest.mark.parametrize(
+    ("how", "side"),
+    [
+        ({"kernel_size": 3, "padding": 1}, 8),  # SAME
+        ({"kernel_size": 3, "stride": 2, "padding": 1}, 7),  # SAME too: as many zeros before as after
+        ({"kernel_size": 3, "stride": 2}, 8),  # none
+    ],
+)
+def test_same_and_no_padding_are_the_convolutions_own(how: dict[str, int], side: int):
+    two = Function(lambda m, x: m.a(x) * m.b(x), a=nn.Conv2d(16, 16, **how), b=nn.Conv2d(16, 16, **how))
+    assert "constant_pad_nd" not in told(LITERT, two, (1, 16, side, side))
+
+
+def test_what_pads_a_pool_stays_a_kernel():
+    assert told(LITERT, nn.MaxPool2d(3, 2, 1), (1, 16, 8, 8)) == ["constant_pad_nd", "max_pool2d_with_indices"]
+    assert told(LITERT, nn.AvgPool2d(3, 1, 1), MAP) == ["constant_pad_nd", "avg_pool2d"]
+    assert told(LITERT, nn.AvgPool2d(3, 1, 1, count_include_pad=False), MAP) == ["avg_pool2d"]
+    assert told(ONNX, nn.MaxPool2d(3, 2, 1), (1, 16, 8, 8)) == ["max_pool2d_with_indices"]
+
+
+# ---- constants ----
+
+
+def test_a_scale_after_an_activation_is_none_of_the_convolutions_weights():
+    net = Function(lambda m, x: torch.relu(m.conv(x)) * m.scale.weight, conv=conv(), scale=Scale(16))
+    assert told(LITERT, net, MAP) == ["convolution+relu", "mul"]
+    folded = Function(lambda m, x: m.conv(x) * m.scale.weight, conv=conv(), scale=Scale(16))
+    assert told(LITERT, folded, MAP) == ["convolution"]
+
+
+def test_a_constant_takes_a_map_out_of_blocks():
+    """The NCHWc transformer knows sums of two maps in blocks alone."""
+    net = Function(
+        lambda m, x: m.b(torch.relu(m.a(x)) + m.scale.weight),
+        a=nn.Conv2d(16, 16, 1), b=nn.Conv2d(16, 16, 1), scale=Scale(16),
+    )  # fmt: skip
+    assert told(ONNX, net, MAP) == ["convolution+relu", "reorder", "add", "reorder", "convolution"]
+
+
+def test_a_batch_norm_that_no_convolution_takes_in():
+    net = nn.Sequential(nn.Conv2d(16, 16, 1), nn.ReLU(), nn.BatchNorm2d(16)).eval()
+    assert told(LITERT, net, MAP) == ["convolution+relu", "mul", "add"]
+    assert told(ONNX, net, MAP) == ["convolution+relu", "reorder", "native_batch_norm"]
 
 
 # ---- attention ----

@@ -100,6 +100,26 @@ def geometry_of(graph: Graph, op: OpRecord, kind: str) -> Geometry:
     return Geometry(batch, in_channels, out_channels, in_size=in_size, out_size=out_size)
 
 
+def padded_before(op: OpRecord, kind: str, sizes: Geometry) -> Pair | None:
+    """The size of the map that a convolution or a pool reads once it is padded, where a runtime that knows no padding but
+    `same` (which puts the odd zero last) has to write it first; None where it has not."""
+    is_mean = base_name(op) == "avg_pool2d"
+    if kind not in ("conv", "grouped", "depthwise", "pointwise", "pool") or op.attr("transposed"):
+        return None
+    before = _pair(op.attr("padding", (0, 0)))
+    if is_mean and op.attr("count_include_pad", True) is False:
+        return None
+    same = all(
+        out == -(-size // stride) and pad == total // 2
+        for out, size, stride, pad, total in zip(
+            sizes.out_size, sizes.in_size, sizes.stride, before, sizes.padding, strict=True
+        )
+    )
+    if before == (0, 0) or (same and not is_mean):
+        return None
+    return sizes.in_size[0] + 2 * before[0], sizes.in_size[1] + 2 * before[1]
+
+
 def tensor_geometry(shape: Shape) -> Geometry:
     """The sizes of a copy of a whole tensor: an image (B, C, H, W), or anything else as (B, rows, C)."""
     if len(shape) == 4:

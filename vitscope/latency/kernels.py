@@ -163,6 +163,8 @@ def _host(
         return None
     for name in node.joins:
         how = rules.epilogue(name, latest.node.kind, not latest.epilogue)
+        if how == "fold" and latest.epilogue:
+            continue  # weights are before what runs while the kernel writes
         if how == "fold" and name in ("scale", "bias") and node.weights > latest.node.channels:
             continue  # a constant per position, as a table of attention biases, is read at run time
         if how is not None:

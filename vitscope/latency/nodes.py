@@ -14,9 +14,12 @@ from vitscope.cost.ops import base_name, macs, op_class
 from vitscope.graph.record import Graph, OpRecord
 from vitscope.latency.axis_order import ANY, PLAIN, Order, lies_alike, movement, permuted, permuting_axes
 from vitscope.latency.geometry import (
+    Geometry,
+    Pair,
     attention_geometry,
     geometry_of,
     matmul_geometry,
+    padded_before,
     softmax_geometry,
     tensor_geometry,
 )
@@ -51,6 +54,7 @@ class Nodes:
         self._next = 0
         self._order: dict[int, Order] = {}  # tensor -> how it lies, where that is not PLAIN
         self._copies: dict[tuple[int, int, Order], int] = {}  # (value, tensor, order) -> the value copied to that order
+        self._pads: dict[tuple[int, Pair], int] = {}  # (value, padded size) -> the padded value
         self._made_in: dict[int, str] = {}  # value -> the module that made it
         self._moved_in: dict[int, str] = {}  # tensor -> the module that permuted it
         self._moves: dict[
@@ -287,6 +291,9 @@ class Nodes:
                 whole = kind != "elementwise" or graph.tensors[i].numel == size
                 value = self._operand(i, want if whole else PLAIN, op.scope)
             reads[value] = max(reads.get(value, 0), graph.tensors[i].numel)
+        sizes = geometry_of(graph, op, kind)
+        if rules.padding == "same" and (padded := padded_before(op, kind, sizes)) is not None:
+            reads = self._padded(op.scope, reads, sizes, padded)
         written = [self._assign(i) for i in op.outputs]
         for extra in written[1:]:  # an op with several results writes them in one kernel
             for tensor in op.outputs[1:]:
@@ -301,12 +308,24 @@ class Nodes:
         label = "gelu_tanh" if name == "gelu" and op.attr("approximate") == "tanh" else name
         node = Node(
             label, op.scope, kind, joins_of(graph, op, name, kind), macs(graph, op) or 0, reads, weights, written[0],
-            writes, geometry_of(graph, op, kind), depth_of(graph, op, kind), channels, has_bias,
+            writes, sizes, depth_of(graph, op, kind), channels, has_bias,
         )  # fmt: skip
         steps = rules.steps(label, len(graph.tensors[op.outputs[0]].shape))
         if steps:
             node.parts = expanded(node, steps, self._fresh)
         self._emit(node)
+
+    def _padded(self, scope: str, reads: dict[int, int], sizes: Geometry, padded: Pair) -> dict[int, int]:
+        """What a convolution of `sizes` reads whose map is padded before: once for all that pad it alike."""
+        (value,) = reads
+        count = sizes.batch * sizes.in_channels * prod(padded)
+        if (value, padded) not in self._pads:
+            fresh = self._pads[value, padded] = self._fresh()
+            around = Geometry(
+                sizes.batch, sizes.in_channels, sizes.in_channels, in_size=sizes.in_size, out_size=padded
+            )  # fmt: skip
+            self._emit(Node("constant_pad_nd", scope, "copy", ("pad",), 0, reads, 0, fresh, count, around))
+        return {self._pads[value, padded]: count}
 
     def _operand(self, tensor: int, want: Order, scope: str) -> int:
         if want == ANY:

@@ -35,7 +35,7 @@ def wanted_orders(
         full = given
     orders = {lies.get(i, PLAIN) for i in full}
     if kind in ("elementwise", "activation") or (layout is not None and layout.is_follower(name, kind)):
-        broadcasts = len(full) < len(given)
+        broadcasts = len(full) < len(given) or (kind == "elementwise" and len(given) < len(op.inputs))
         if layout is not None and len(out) == 4 and layout.is_follower(name, kind):
             exact = layout.order[0] < 0  # blocks hold whole tensors of one shape only
             known = orders - {ANY}

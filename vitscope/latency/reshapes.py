@@ -39,6 +39,14 @@ def reshapes(graph: Graph) -> Mapping[int, int]:
                 before = maker.get(before.inputs[0])
             after = readers.get(op.outputs[0], [])
             of_product = before is not None and base_name(before) in {"expand", *_PRODUCTS}
-            if not of_product and not (after and all(base_name(reader) in _PRODUCTS for reader in after)):
+            into_product = bool(after) and all(base_name(reader) in _PRODUCTS for reader in after)
+            if not of_product and not into_product and not _undone(graph, op, after):
                 found[index] = 1
     return found
+
+
+def _undone(graph: Graph, op: OpRecord, readers: list[OpRecord]) -> bool:
+    """Whether all that reads the result brings it to the shape that it had before: of the two, one is left."""
+    if len(readers) != 1 or base_name(readers[0]) not in _RESHAPES:
+        return False
+    return graph.tensors[readers[0].outputs[0]].shape == graph.tensors[op.inputs[0]].shape

@@ -130,7 +130,8 @@ class FusionRules:
     written by one kernel (`copy`), by one kernel for `each`, or only where they are no one stretch of memory (`strided`).
     Products of `reads_transposed` kinds take an operand whose last two axes are swapped. `attention`: a fused operation of
     PyTorch runs as its `parts` or as one kernel (`fused`); with `pattern`, products around a softmax become one too.
-    `constants`: operations on constants alone are `folded` before the first image, or `run` for each.
+    `padding`: which zeros around a map a convolution adds itself; where only those of `same`, an operation before it adds
+    all others. `constants`: operations on constants alone are `folded` before the first image, or `run` for each.
     """
 
     name: str
@@ -144,6 +145,7 @@ class FusionRules:
     slice: Slice = "free"
     attention: Attention = "parts"
     constants: Literal["folded", "run"] = "folded"
+    padding: Literal["any", "same"] = "any"
     reads_transposed: frozenset[KernelKind] = frozenset()
     layout: Layout | None = None
     decompositions: tuple[Decomposition, ...] = ()
@@ -155,7 +157,7 @@ class FusionRules:
     def _hash(self) -> int:
         return hash((
             self.name, self.version, self.epilogues, self.prologues, self.permute, self.reshape, self.slice, self.attention,
-            self.constants, self.reads_transposed, self.layout, self.decompositions,
+            self.constants, self.padding, self.reads_transposed, self.layout, self.decompositions,
         ))  # fmt: skip
 
     def epilogue(self, op: Fusable, kind: str, is_first: bool = True) -> How | None:
@@ -198,6 +200,7 @@ def read_rules(top: Fields) -> FusionRules:
         slice=top.choice("slice", get_args(Slice)) if top.has("slice") else "free",
         attention=top.choice("attention", get_args(Attention)) if top.has("attention") else "parts",
         constants=top.choice("constants", ("folded", "run")) if top.has("constants") else "folded",
+        padding=top.choice("padding", ("any", "same")) if top.has("padding") else "any",
         reads_transposed=_kinds(top, "reads_transposed") if top.has("reads_transposed") else frozenset(),
         layout=_layout(top.record("layout")) if top.has("layout") else None,
         decompositions=tuple(_decomposition(r) for r in top.records("decompositions"))
