@@ -36,6 +36,8 @@ TRUTH = ClassCosts(
         spill_byte_s=1e-11,
         spill_product_byte_s=3e-12,
         arena_byte_s=4e-11,
+        window_bytes=4e4,
+        window_more=0.5,
     ),
     classes={
         "pointwise": ClassCost(
@@ -249,6 +251,12 @@ def test_a_few_of_every_class_of_products_are_chosen_however_little_they_weigh()
         [each for each in some if class_of(each.kernel) != "depthwise ragged" or each.weight == 1e-12]
     ).next(30, {})
     assert sum(class_of(each.kernel) == "depthwise ragged" for each in chosen) == 4
+
+
+def test_two_of_every_other_class_are_chosen_however_little_they_weigh() -> None:
+    some = [each for each in demands() if class_of(each.kernel) != "elementwise"]
+    rare = [Demand(add(64, side), 1e-12, frozenset({"A"})) for side in (7, 14, 28, 56)]
+    assert sum(class_of(each.kernel) == "elementwise" for each in Choice([*some, *rare]).next(30, {})) == 2
 
 
 def test_nothing_is_chosen_twice_or_after_it_was_left_out() -> None:

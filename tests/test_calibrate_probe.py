@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
 
 import pytest
 import torch
 
 from vitscope.calibrate.demand import bare, demand, kernels_of, rough_s
 from vitscope.calibrate.probe import Probe, probe_of
+from vitscope.export.cache import written
 from vitscope.latency.class_cost import class_of
 from vitscope.latency.kernels import Kernel, lower
 from vitscope.latency.runtime import load_runtime
+from vitscope.measure.runtimes import RUNTIMES
 from vitscope.profile import deploy_graphs
 from vitscope.spec import load_spec
+from vitscope.subject import subject_of
 
 RULES = load_runtime("onnxruntime")
 NETWORKS = ("efficientformerv2_s0", "mobilevit_xxs", "efficientvit_b0", "edgenext_xx_small", "efficientnet_b0")
@@ -49,7 +54,27 @@ def test_a_probe_holds_the_kernel_with_its_very_sizes(probes: list[tuple[Kernel,
     assert len({class_of(kernel) for kernel, _ in made}) >= 10
     for kernel, probe in made:
         found = [k for k in probe.kernels if class_of(k) == class_of(kernel) and k.writes == kernel.writes]
-        assert found and found[0].macs == kernel.macs, probe.name
+        assert kernel.macs in {k.macs for k in found}, probe.name
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "litert"])
+@pytest.mark.parametrize(
+    "name",
+    ["conv", "depthwise", "depthwise strided", "pointwise", "elementwise", "elementwise broadcast", "elementwise scalar",
+     "reduce map", "pool avg_pool2d", "linear row"],
+)  # fmt: skip
+def test_a_runtime_runs_what_the_rules_say_of_a_probe(runtime: str, name: str, tmp_path: Path) -> None:
+    """No layout is changed, and no map padded, that the times of a probe would be taken to be the kernel's: counted in the
+    runtime's own profile."""
+    rules = load_runtime(runtime)
+    some = demand(kernels_of(("mobilenetv3_large_100", "poolformer_s12", "efficientformerv2_s0"), rules))
+    probe = next(made for each in some if class_of(each.kernel) == name and (made := probe_of(each.kernel, rules)))
+    artifact = written(subject_of(probe.module, probe.size), RUNTIMES[runtime].format, "fp32", tmp_path)
+    options = {"threads": 1, "input_shape": [*artifact.input_shape], "precision": "fp32", "names": [*artifact.scopes]}
+    adapter = import_module(f"vitscope.measure.runner.{runtime}_cpu")
+    _, told = adapter.load(str(artifact.path), options).op_times(5)
+    ran = [op["kind"] for op in told if op["kind"] != "Static Reshape"]
+    assert abs(len(ran) - len(probe.kernels)) <= 1, Counter(ran)  # the last map may be given back otherwise
 
 
 def test_a_probe_runs_and_gives_finite_numbers(probes: list[tuple[Kernel, Probe | None]]) -> None:
@@ -75,7 +100,8 @@ def test_sizes_that_change_are_undone_by_a_kernel_of_the_same_work(kernels: list
     )
     probe = probe_of(wide, RULES)
     assert probe is not None
-    assert {k.macs for k in probe.kernels if k.kind == "pointwise"} == {wide.macs}
+    own = [k for k in probe.kernels if k.kind == "pointwise" and k.geometry and k.geometry.in_channels != 3]
+    assert {k.macs for k in own} == {wide.macs}
 
 
 def test_what_cannot_be_built_alone_is_none(kernels: list[Kernel]) -> None:

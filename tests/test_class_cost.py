@@ -11,6 +11,7 @@ import yaml
 from vitscope.errors import UsageError
 from vitscope.latency.class_cost import (
     FUSED,
+    PRODUCTS,
     ClassCost,
     ClassCosts,
     Correction,
@@ -28,7 +29,7 @@ from vitscope.latency.kernels import Kernel
 
 MEMORY = Memory(
     near_byte_s=1e-11, farther=((1e6, 2e-11), (1e7, 1e-10)), cache_bytes=1e7, cold_start_s=1e-6, spill_byte_s=2e-11,
-    spill_product_byte_s=1e-11, arena_byte_s=4e-11,
+    spill_product_byte_s=1e-11, arena_byte_s=4e-11, window_bytes=4e4, window_more=0.5,
 )  # fmt: skip
 
 
@@ -119,18 +120,60 @@ def test_products_are_priced_by_kind_and_the_rest_by_operation() -> None:
     assert class_of(Kernel("matmul", "", 1, 1, 0, 1, 32, (), "bmm", (), size)) == "matmul"
     assert class_of(Kernel("activation", "", 0, 1, 0, 1, 1, (), "gelu_tanh", (), size)) == "activation gelu_tanh"
     assert class_of(Kernel("elementwise", "", 0, 2, 0, 1, 1, (), "add_", (), size)) == "elementwise"
-    assert class_of(Kernel("elementwise", "", 0, 1, 2, 1, 1, (), "div", (), size)) == "elementwise div broadcast"
+    assert class_of(Kernel("elementwise", "", 0, 8, 2, 8, 1, (), "div", (), size)) == "elementwise div broadcast"
     assert class_of(Kernel("elementwise", "", 0, 4, 1, 4, 1, (), "add", (), size)) == "elementwise scalar"
-    assert class_of(Kernel("elementwise", "", 0, 4, 2, 4, 1, (), "add", (), size)) == "elementwise broadcast"
-    assert class_of(Kernel("copy", "", 0, 1, 0, 1, 1, (), "unbind", (), size)) == "copy"
+    assert class_of(Kernel("elementwise", "", 0, 8, 2, 8, 1, (), "add", (), size)) == "elementwise broadcast"
+    assert class_of(Kernel("copy", "", 0, 1, 0, 1, 1, (), "clone", (), size)) == "copy"
+    assert class_of(Kernel("copy", "", 0, 1, 0, 1, 1, (), "split", (), size)) == "copy slice"
+    assert class_of(Kernel("copy", "", 0, 1, 0, 1, 1, (), "select", (), size)) == "copy unbind"
     assert class_of(Kernel("copy", "", 0, 1, 0, 1, 1, (), "permute", (), size)) == "copy permute"
     assert class_of(Kernel("copy", "", 0, 1, 0, 1, 1, (), "permute_rows", (), size)) == "copy permute_rows"
+
+
+@pytest.mark.parametrize(
+    ("kind", "geometry", "name"),
+    [
+        ("depthwise", Geometry(1, 32, 32, (3, 3), groups=32, in_size=(8, 8), out_size=(8, 8)), "depthwise"),
+        ("depthwise", Geometry(1, 30, 30, (5, 5), groups=30, in_size=(8, 8), out_size=(8, 8)), "depthwise ragged 5x5"),
+        ("depthwise", Geometry(1, 32, 32, (5, 5), (2, 2), groups=32, in_size=(8, 8), out_size=(4, 4)),
+         "depthwise strided 5x5"),
+        ("depthwise", Geometry(1, 32, 32, (7, 7), groups=32, in_size=(8, 8), out_size=(8, 8)), "depthwise wide"),
+        ("depthwise", Geometry(1, 32, 64, (5, 5), groups=32, in_size=(8, 8), out_size=(8, 8)), "depthwise multiplied"),
+        ("depthwise", Geometry(1, 32, 32, (4, 4), (2, 2), groups=32, in_size=(8, 8), out_size=(16, 16)),
+         "depthwise transposed"),
+        ("conv", Geometry(1, 32, 32, (3, 3), in_size=(8, 8), out_size=(8, 8)), "conv"),
+        ("conv", Geometry(1, 32, 32, (4, 4), (2, 2), in_size=(8, 8), out_size=(16, 16)), "conv transposed"),
+        ("grouped", Geometry(1, 32, 32, (3, 3), groups=4, in_size=(8, 8), out_size=(8, 8)), "grouped ragged"),
+        ("grouped", Geometry(1, 64, 64, (3, 3), groups=4, in_size=(8, 8), out_size=(8, 8)), "grouped"),
+    ],
+)  # fmt: skip
+def test_convolutions_are_told_apart_by_what_runtimes_have_other_code_for(
+    kind: str, geometry: Geometry, name: str
+) -> None:
+    found = class_of(Kernel(kind, "", 1, 1, 1, 1, 1, (), "convolution", (), geometry))  # type: ignore[arg-type]
+    assert found == name and name in PRODUCTS
+
+
+def test_one_value_a_row_is_not_one_a_channel() -> None:
+    """A mean and its rows, as a layer norm that is taken apart has them; and an image is not rows."""
+    rows = Geometry(1, 64, 64, in_size=(49, 1), out_size=(49, 1))
+    image = Geometry(1, 64, 64, in_size=(7, 7), out_size=(7, 7))
+    n = 64 * 49
+
+    def sub(reads: int, size: Geometry) -> str:
+        return class_of(Kernel("elementwise", "", 0, reads, 0, n, 1, (), "sub", (), size))
+
+    assert sub(n + 49, rows) == "elementwise broadcast rows"
+    assert sub(n + 64, rows) == sub(n + 64, image) == "elementwise broadcast"
+    table = Kernel("elementwise", "", 0, n, n, n, 1, (), "add", (), rows)
+    assert class_of(table) == "elementwise"  # one constant an element is as much to read as another map
 
 
 def test_a_class_may_be_a_kind_of_another() -> None:
     names = {"depthwise", "depthwise strided", "elementwise", "elementwise div", "activation relu"}
     assert parent_of("depthwise strided", names) == parent_of("depthwise wide", names) == "depthwise"
     assert parent_of("elementwise div scalar", names) == "elementwise div"
+    assert parent_of("depthwise transposed", names) is None
     assert parent_of("depthwise", names) is parent_of("activation gelu", names) is None
 
 

@@ -91,6 +91,8 @@ def test_shares_of_a_calibrated_device_add_up_to_what_its_costs_say_of_all_kerne
     memory = Memory(
         1e-11, ((1e6, 2e-11),), cache_bytes, cold_start_s=1e-6, spill_byte_s=2e-11, spill_product_byte_s=1e-11,
         arena_byte_s=4e-11,
+        window_bytes=4e4,
+        window_more=0.5,
     )  # fmt: skip
     kinds = ("pointwise", "depthwise", "depthwise ragged", "activation gelu")
     classes = ClassCosts(3e-6, memory, {kind: ClassCost(1e-6, 1e-10, cold_byte_s=5e-11) for kind in kinds}, {})

@@ -55,6 +55,7 @@ TORCH_AT_TOP = (
     "calibrate.probe",
     "calibrate.probe_modules",
     "calibrate.block_probe",
+    "calibrate.exporter",
     "calibrate.timer",
     "calibrate.calibration",
 )

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from vitscope.blocks import build_block
 from vitscope.calibrate.block import BlockDemand
 from vitscope.calibrate.demand import bare
-from vitscope.calibrate.probe import Probe
+from vitscope.calibrate.probe import Probe, Size, from_an_image
 from vitscope.graph.trace import trace
 from vitscope.latency.kernels import lower
 from vitscope.latency.runtime import FusionRules
@@ -27,19 +27,21 @@ def block_probe(demand: BlockDemand, rules: FusionRules, batch: int = 1) -> Prob
     copies = min(_MOST_COPIES, max(1, ceil(_LEAST_S / demand.rough_s))) if demand.repeats else 1
     if len(shape) not in (3, 4):
         return None
-    size = tuple(shape[1:]) if len(shape) == 4 else (1, *shape[1:])
 
-    def made() -> nn.Module:
+    def made() -> tuple[nn.Module, Size]:
         torch.manual_seed(0)
         body = nn.Sequential(*(build_block(demand.block, demand.in_shape) for _ in range(copies))).eval()
         spread_constants(body)
         fuse_in_place(body)
-        return body if len(shape) == 4 else _OnTokens(body)
+        if len(shape) == 3:
+            return _OnTokens(body), (1, shape[1], shape[2])
+        return from_an_image(body, (shape[1], shape[2], shape[3]))
 
     with torch.device("meta"):
-        graph = trace(made(), torch.empty((batch, *size)))
+        module, size = made()
+        graph = trace(module, torch.empty((batch, *size)))
     kernels = tuple(bare(found) for found in lower(graph, rules))
-    return Probe(demand.kernel, copies, made(), size, kernels)  # type: ignore[arg-type]
+    return Probe(demand.kernel, copies, made()[0], size, kernels)
 
 
 class _OnTokens(nn.Module):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from random import Random
 from statistics import median
 from typing import Literal
@@ -90,43 +91,40 @@ def calibrate(
 
         def time_all(chosen: Sequence[Demand], total: int) -> bool:
             """Whether there was time for all."""
-            for each in chosen:
-                if each.kernel in results:
-                    continue
+            left = [each.kernel for each in chosen if each.kernel not in results]
+            builds = [partial(probe_of, kernel, rules, place.batch) for kernel in left]
+            found = timer.times(builds, lambda name: say("time", name, total))
+            for kernel in left:
                 if clock() >= deadline:
                     return False
-                probe = probe_of(each.kernel, rules, place.batch)
-                if probe is None:
-                    found = Timed(wanted=each.kernel, copies=0, kernels=(), times=(), reason="cannot be built alone")
-                else:
-                    say("time", probe.name, total)
-                    found = timer.time(probe)
-                if on_timed is not None:
-                    on_timed(found)
-                results[each.kernel] = found
+                keep(kernel, next(found) or _not_alone(kernel))
             return True
 
         def time_again(costs: ClassCosts) -> bool:
             """Time once more what took much longer than its likes: nothing makes a kernel faster than it is, and much makes
             it slower, where its memory lies for one. Whether any was faster this time."""
-            changed = False
-            for kernel, before in list(results.items()):
+            slow = []
+            for kernel, before in results.items():
                 predicted = costs.total_s(before.kernels, size, before.swept_bytes) if before.seconds else None
-                if not (before.seconds and predicted and before.seconds > (1 + _SLOW) * predicted) or kernel in again:
-                    continue
+                if before.seconds and predicted and before.seconds > (1 + _SLOW) * predicted and kernel not in again:
+                    slow.append(kernel)
+            changed = False
+            builds = [partial(probe_of, kernel, rules, place.batch) for kernel in slow]
+            found = timer.times(builds, lambda name: say("time", f"{name} once more"))
+            for kernel in slow:
                 if clock() >= deadline:
-                    return changed
+                    break
                 again.add(kernel)
-                probe = probe_of(kernel, rules, place.batch)
-                if probe is None:
-                    continue
-                say("time", f"{probe.name} once more")
-                found = timer.time(probe)
-                if found.seconds is not None and found.seconds < before.seconds:
-                    results[kernel], changed = found, True
-                    if on_timed is not None:
-                        on_timed(found)
+                timed, before = next(found), results[kernel].seconds
+                if timed is not None and timed.seconds is not None and before is not None and timed.seconds < before:
+                    keep(kernel, timed)
+                    changed = True
             return changed
+
+        def keep(kernel: Kernel, timed: Timed) -> None:
+            results[kernel] = timed
+            if on_timed is not None:
+                on_timed(timed)
 
         def timed_kernels() -> int:
             return sum(
@@ -170,19 +168,18 @@ def calibrate(
             if not ended and _is_flat(curve):
                 ended = "the error of kernels held out stopped falling"
             number = int(number * _GROWTH)
-        for each in blocks:
-            if each.kernel in results:
-                continue
+        left = [each for each in blocks if each.kernel not in results]
+        found = timer.times(
+            [partial(block_probe, each, rules, place.batch) for each in left],
+            lambda name: say("block", name, sum(each.is_block for each in results.values())),
+            ahead=1,  # which take long: what lies ready when the time is over was for nothing
+        )
+        for each in left:
             if clock() >= end:
                 break
-            probe = block_probe(each, rules, place.batch)
-            if probe is None:
-                continue
-            say("block", f"{each.block.kind} on {each.in_shape}", sum(found.is_block for found in results.values()))
-            found = timer.time(probe)
-            if on_timed is not None:
-                on_timed(found)
-            results[each.kernel] = found
+            timed = next(found)
+            if timed is not None:
+                keep(each.kernel, timed)
         opened = timer.opened
 
     found = fitted(
@@ -198,6 +195,10 @@ def calibrate(
         ended=ended, seconds=clock() - began, runtime_version=opened.runtime_version, host=opened.host,
         processor=opened.processor, system=opened.system, batch=place.batch, sweeps=timer.sweeps,
     )  # fmt: skip
+
+
+def _not_alone(kernel: Kernel) -> Timed:
+    return Timed(wanted=kernel, copies=0, kernels=(), times=(), reason="cannot be built alone")
 
 
 def _why(results: Iterable[Timed]) -> str:

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     import numpy as np
 
 _REACH = 1.0  # how far a timed kernel tells of others, in units of axes_of
-_FEWEST = 4  # kernels of each class of products: what networks other than the zoo's have most may be what it has least
+# Kernels of each class of products, and of each other: what networks other than the zoo's have most may be what it has least.
+_FEWEST_PRODUCTS, _FEWEST = 4, 2
 _KNOWN = 0.1  # of the error of a class that is left to a kernel beside a timed one
 
 
@@ -58,7 +59,7 @@ class Choice:
     def next(self, number: int, errors: Mapping[str, float]) -> list[Demand]:
         """The `number` kernels that together tell most. `errors` are those of classes as far as known (else 1).
 
-        A few of each class of products come first. Each other is chosen for the sum over all kernels of its class: what
+        A few of each class come first. Each other is chosen for the sum over all kernels of its class: what
         share of a network's time one takes, times how much nearer the new one is to it than those timed before. Those
         chosen count as timed from then on.
         """
@@ -80,11 +81,11 @@ class Choice:
         return chosen
 
     def _few_of_each(self, number: int) -> list[Demand]:
-        """Of each class of products that has fewer than `_FEWEST` timed kernels, those that tell most of it."""
-
+        """Of each class that has too few timed kernels those that tell most of it, products first."""
         chosen: list[Demand] = []
-        for name in sorted(PRODUCTS & self.members.keys()):
-            while len(chosen) < number and self._timed[name] < _FEWEST and any(self._left[name]):
+        for name in sorted(self.members, key=lambda name: (name not in PRODUCTS, name)):
+            fewest = _FEWEST_PRODUCTS if name in PRODUCTS else _FEWEST
+            while len(chosen) < number and self._timed[name] < fewest and any(self._left[name]):
                 chosen.append(self.members[name][int(self._gains(name).argmax())])
                 self.cover(chosen[-1])
         return chosen

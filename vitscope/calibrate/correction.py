@@ -11,11 +11,13 @@ from statistics import mean, median
 
 from vitscope.calibrate.record import Timed
 from vitscope.latency.class_cost import ClassCosts, Correction, Point, axes_of, class_of
+from vitscope.latency.geometry import Geometry
 
 # How alike two kernels one unit apart are, how much of a factor is theirs, and how noisy one is, in ln.
 _LENGTHS, _SPREADS, _NOISES = (0.7, 1.0, 1.5, 2.5), (0.0, 0.05, 0.1, 0.2, 0.4), (0.02, 0.05, 0.1, 0.2)
 _FEWEST = 6  # points that a correction is made of at the least
 _SHARE = 0.4  # of a probe's time that its kernel must take, for the rest of the time to be told to it
+_PART = 0.2  # of its kernel's time that a size must take, to be corrected by it
 _LARGEST = 1.0  # of a factor in ln
 _STRANGE = 5.0  # times the usual distance from what the other points say
 
@@ -31,12 +33,12 @@ def residuals(
             continue
         name = class_of(each.wanted)
         own = others = 0.0
-        sizes = set()
+        sizes: dict[Geometry, float] = {}
         for kernel, count in Counter(each.kernels).items():
             seconds = count * (formula.kernel_s(kernel, element_bytes) or 0.0)
             if class_of(kernel) == name and kernel.geometry is not None:
                 own += seconds
-                sizes.add(kernel.geometry)
+                sizes[kernel.geometry] = sizes.get(kernel.geometry, 0.0) + seconds
             else:
                 others += seconds
         factors = []
@@ -45,7 +47,8 @@ def residuals(
             if own > _SHARE * (own + rest) and time.seconds > rest:
                 factors.append(max(-_LARGEST, min(_LARGEST, log((time.seconds - rest) / own))))
         if factors:
-            found.setdefault(name, []).extend((axes_of(size), mean(factors)) for size in sizes)
+            main = [size for size, seconds in sizes.items() if seconds >= _PART * own]
+            found.setdefault(name, []).extend((axes_of(size), mean(factors)) for size in main)
     return found
 
 

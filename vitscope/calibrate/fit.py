@@ -12,16 +12,19 @@ from vitscope.calibrate.correction import corrections, residuals
 from vitscope.calibrate.record import Timed
 from vitscope.latency.class_cost import (
     FUSED,
+    IMAGE,
     PRODUCTS,
     ClassCost,
     ClassCosts,
     Memory,
     beyond,
     class_of,
+    fetched,
     footprint,
-    gone,
     parent_of,
+    spilt,
     terms_and_rows,
+    window_elements,
     work_of,
 )  # fmt: skip
 from vitscope.latency.kernels import Kernel
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
 TILES = (1, 4, 8, 16, 32)  # what output channels of a class may be padded to; the one that fits best is taken
 ROW_TILES = (1, 4, 5, 6, 7, 8, 12, 14, 16)  # likewise rows, or columns of what has a window
 _FEWEST_TILED = 12  # probes of a class, below which nothing is said of its tiles
+_LIKE_POINTWISE = frozenset({"conv", "linear"})
 _ROBUST = 0.1  # residuals in ln beyond this weigh less: a probe that something slowed, an algorithm of its own
 
 # Priors as (value, how far in ln one may be from it). Wide: the probes decide, and these only what no probe says.
@@ -40,6 +44,7 @@ _PRIORS = {
     "start": (2e-6, 1.0),
     "product": (1 / 60e9, 1.0),
     "depthwise": (1 / 30e9, 1.0),
+    "transposed": (1 / 1e9, 2.0),
     "element": (1 / 2e9, 1.5),
     "fused": (1 / 40e9, 0.7),
     "few_terms": (8.0, 1.5),
@@ -49,6 +54,8 @@ _PRIORS = {
     "more 1": (1 / 40e9, 1.0),
     "knee 2": (1e7, 0.7),
     "more 2": (1 / 10e9, 1.0),
+    "window": (4e4, 0.5),
+    "window more": (0.3, 1.0),
     "cache": (1.5e7, 0.7),
     "cold start": (1e-6, 1.0),
     "cold": (1 / 20e9, 0.7),
@@ -57,8 +64,9 @@ _PRIORS = {
     "arena": (1 / 20e9, 0.7),
 }
 _WAITING = ("cold start", "spill", "spill product", "arena")
-_MEMORY = ("near", "knee 1", "more 1", "knee 2", "more 2", "cache", *_WAITING)
+_MEMORY = ("near", "knee 1", "more 1", "knee 2", "more 2", "window", "window more", "cache", *_WAITING)
 _FLOOR_SD = 0.05
+_START_SD = 0.4  # how far in ln the start of a class is from that of all: large kernels say little of it
 _KIND_SD = 0.5  # how far in ln a class is from the one that it is a kind of, before its own probes say so
 
 
@@ -85,6 +93,7 @@ class _Rows:
     terms: np.ndarray
     rows: np.ndarray
     touched: np.ndarray
+    window: np.ndarray  # bytes that a position of a depthwise kernel reads
     runs: _Runs
     fused: np.ndarray  # elements written × which fused operations, as a matrix (rows, fused classes)
 
@@ -103,7 +112,7 @@ def fit(
     problem = _Problem(known, floor_s, element_bytes)
     x, tiles = problem.solve(problem.start), dict[str, tuple[int, int]]()
     for _ in range(2):  # what the others cost shows once the tiles are about right
-        tiles = {name: problem.best_tiles(name, x) for name in problem.classes if name in PRODUCTS}
+        tiles = problem.all_tiles(x)
         x = problem.solve(x, tiles)
     costs = problem.costs(x, tiles)
     wanted = {class_of(each.wanted) for each in known} if corrected is None else set(corrected)
@@ -114,7 +123,8 @@ def fit(
 class _Problem:
     """Least squares over the parameters of all classes, in ln, so that none is negative.
 
-    In order: start, work, few_terms, few_rows and cold bytes of every class; each fused operation; memory; floor.
+    In order: start, work, few_terms, few_rows and cold bytes of every class; each fused operation; the start that those of
+    all classes are near; memory; floor.
     """
 
     def __init__(self, timed: Sequence[Timed], floor_s: float, element_bytes: int):
@@ -128,13 +138,10 @@ class _Problem:
         self.wanted = np.array([-1 if each.is_block else numbers[class_of(each.wanted)] for each in timed])
         self.is_product = np.array([name in PRODUCTS for name in self.classes])
         self.is_summed = np.array([name in PRODUCTS or name.startswith(("softmax", "norm")) for name in self.classes])
-        work = [
-            "depthwise" if name.startswith("depthwise") else "product" if name in PRODUCTS else "element"
-            for name in self.classes
-        ]
+        work = [_work_prior(name) for name in self.classes]
         n = len(self.classes)
         names = ["start"] * n + work + ["few_terms"] * n + ["few_rows"] * n + ["cold"] * n
-        names += ["fused"] * len(self.fused) + [*_MEMORY]
+        names += ["fused"] * len(self.fused) + ["start", *_MEMORY]
         self.prior = np.log([*(_PRIORS[name][0] for name in names), floor_s])
         self.sd = np.array([*(_PRIORS[name][1] for name in names), _FLOOR_SD])
         self.links = np.eye(
@@ -142,7 +149,10 @@ class _Problem:
         )  # rows whose product with the parameters lies near `prior`, as near as `sd`
         for index, name in enumerate(self.classes):
             parent = parent_of(name, numbers)
-            if parent is not None:
+            if parent is None:
+                self.links[index, 5 * n + len(self.fused)] = -1
+                self.prior[index], self.sd[index] = 0.0, _START_SD
+            else:
                 for i in range(5):
                     self.links[i * n + index, i * n + numbers[parent]] = -1
                     self.prior[i * n + index], self.sd[i * n + index] = 0.0, _KIND_SD
@@ -155,13 +165,25 @@ class _Problem:
         rows = self.rows if tiles is None else self._tiled(self.rows, tiles)
         return minimise(lambda x: self.residuals(x, rows), start)[1]
 
+    def all_tiles(self, x: np.ndarray) -> dict[str, tuple[int, int]]:
+        """What channels and rows of every class of products are padded to. What multiplies matrices like pointwise convolutions
+        do has their channels' tile where too few of its own probes would say."""
+        found = {name: self.best_tiles(name, x) for name in self.classes if name in PRODUCTS}
+        for name in _LIKE_POINTWISE & found.keys():
+            if self.is_little(name):
+                found[name] = (found.get("pointwise", (1, 1))[0], 1)
+        return found
+
+    def is_little(self, name: str) -> bool:
+        return int((self.wanted == self.classes.index(name)).sum()) < _FEWEST_TILED
+
     def best_tiles(self, name: str, x: np.ndarray) -> tuple[int, int]:
         """What channels and rows of a class are padded to, by its own probes, when all other parameters are those of `x`."""
         import numpy as np
 
         index, n = self.classes.index(name), len(self.classes)
         probes = np.flatnonzero(self.wanted == index)
-        if len(probes) < _FEWEST_TILED:
+        if self.is_little(name):
             return 1, 1
         own = self._of(probes)
         free = np.array([index, n + index, 2 * n + index, 3 * n + index])
@@ -192,7 +214,7 @@ class _Problem:
         return _Rows(
             tuple(rows.kernels[i] for i in chosen), np.searchsorted(probes, rows.probe[chosen]), rows.count[chosen],
             rows.kind[chosen], rows.work[chosen], rows.terms[chosen], rows.rows[chosen], rows.touched[chosen],
-            runs, rows.fused[chosen],
+            rows.window[chosen], runs, rows.fused[chosen],
         )  # fmt: skip
 
     def _tiled(self, rows: _Rows, tiles: Tiles) -> _Rows:
@@ -212,12 +234,14 @@ class _Problem:
         n, f, runs, probes = len(self.classes), len(self.fused), rows.runs, rows.probe[-1] + 1
         value = np.exp(x)
         start, per, terms, few, cold = (value[i * n : (i + 1) * n] for i in range(5))
-        at = 5 * n + f
-        ends, (near, *farther, cache), waiting_s, floor = value[5 * n : at], value[at:-5], value[-5:-1], value[-1]
+        at = 5 * n + f + 1
+        ends, waiting_s, floor = value[5 * n : 5 * n + f], value[-5:-1], value[-1]
+        near, *farther, window, window_more, cache = value[at:-5]
         kind, index = rows.kind, np.arange(len(rows.probe))
         by_terms = self.is_summed[kind] * terms[kind] / rows.terms
         by_rows = self.is_product[kind] * few[kind] / rows.rows
-        main = per[kind] * rows.work
+        windows = spilt(rows.window, window)
+        main = per[kind] * rows.work * (1 + window_more * windows)
         compute = main * (1 + by_terms) * (1 + by_rows)
         epilogue = rows.fused * ends
         whole = compute + epilogue.sum(1)
@@ -226,7 +250,7 @@ class _Problem:
         traffic = rows.touched * near
         bound = whole >= traffic
         seconds = rows.count * (start[kind] + np.maximum(whole, traffic) + sum(levels))
-        lost = gone(runs.through, cache)
+        lost = beyond(runs.through, cache)
         fetched = runs.weights * cold * lost[:, None]
         waits = runs.waiting * waiting_s * lost[:, None]
         waiting = fetched.sum(1) + waits.sum(1)
@@ -236,15 +260,18 @@ class _Problem:
         slopes[index, n + kind] = np.where(bound, compute, 0)
         slopes[index, 2 * n + kind] = np.where(bound, main * by_terms * (1 + by_rows), 0)
         slopes[index, 3 * n + kind] = np.where(bound, main * (1 + by_terms) * by_rows, 0)
-        slopes[:, 5 * n : at] = np.where(bound[:, None], epilogue, 0)
+        slopes[:, 5 * n : 5 * n + f] = np.where(bound[:, None], epilogue, 0)
         slopes[:, at] = np.where(bound, 0, traffic)
         for i, (level, share) in enumerate(zip(levels, shares, strict=True)):
             slopes[:, at + 1 + 2 * i] = -2 * level * (1 - share)
             slopes[:, at + 2 + 2 * i] = level
+        more = compute * window_more * windows / (1 + window_more * windows)
+        slopes[:, at + 6] = np.where(bound, more, 0)
+        slopes[:, at + 5] = -8 * (1 - windows) * slopes[:, at + 6]
         slopes *= rows.count[:, None]
         jacobian = np.add.reduceat(slopes, np.searchsorted(rows.probe, np.arange(probes)))[runs.probe]
         jacobian[:, 4 * n : 5 * n] = fetched
-        jacobian[:, -6] = -4 * (1 - lost) * waiting
+        jacobian[:, -6] = -2 * (1 - lost) * waiting
         jacobian[:, -5:-1] = waits
         jacobian[:, -1] = floor
         residual, slope = soft_l1((np.log(total) - runs.log_s) / _ROBUST)
@@ -266,11 +293,22 @@ class _Problem:
             made[name] = ClassCost(
                 start_s=value[i], work_s=value[n + i], few_terms=value[2 * n + i] if self.is_summed[i] else 0.0,
                 few_rows=value[3 * n + i] if self.is_product[i] else 0.0,
-                cold_byte_s=value[4 * n + i] if self.is_product[i] else 0.0, channel_tile=channels, row_tile=rows,
+                cold_byte_s=value[4 * n + i] if self.is_product[i] or name == IMAGE else 0.0,
+                channel_tile=channels, row_tile=rows,
             )  # fmt: skip
         made |= {FUSED + name: ClassCost(start_s=0.0, work_s=value[5 * n + i]) for i, name in enumerate(self.fused)}
-        near, knee_1, more_1, knee_2, more_2, *beyond_caches, floor = value[5 * n + len(self.fused) :]
-        return ClassCosts(floor, Memory(near, ((knee_1, more_1), (knee_2, more_2)), *beyond_caches), made, {})
+        near, knee_1, more_1, knee_2, more_2, window, more, *beyond_caches, floor = value[5 * n + len(self.fused) + 1 :]
+        memory = Memory(
+            near, ((knee_1, more_1), (knee_2, more_2)), *beyond_caches, window_bytes=window, window_more=more
+        )
+        return ClassCosts(floor, memory, made, {})
+
+
+def _work_prior(name: str) -> str:
+    """Which of _PRIORS the seconds of each MAC or element of a class have."""
+    if name.endswith("transposed"):
+        return "transposed"
+    return "depthwise" if name.startswith("depthwise") else "product" if name in PRODUCTS else "element"
 
 
 def _runs(timed: Sequence[Timed], classes: Sequence[str], element_bytes: int) -> _Runs:
@@ -279,8 +317,8 @@ def _runs(timed: Sequence[Timed], classes: Sequence[str], element_bytes: int) ->
     weights = np.zeros((len(timed), len(classes)))
     for index, each in enumerate(timed):
         for kernel, count in Counter(each.kernels).items():
-            if class_of(kernel) in PRODUCTS and kernel.geometry:
-                weights[index, classes.index(class_of(kernel))] += element_bytes * count * kernel.weights
+            if kernel.geometry and fetched(kernel):
+                weights[index, classes.index(class_of(kernel))] += element_bytes * count * fetched(kernel)
     sizes = [footprint(each.kernels, element_bytes) for each in timed]
     by_products = [
         element_bytes * sum(kernel.writes for kernel in each.kernels if class_of(kernel) in PRODUCTS) for each in timed
@@ -322,6 +360,7 @@ def _rows(timed: Sequence[Timed], classes: Sequence[str], fused: Sequence[str], 
         terms=np.array([float(terms) for terms, _ in both]),
         rows=np.array([float(rows) for _, rows in both]),
         touched=np.array([float(element_bytes * (k.reads + k.writes + k.weights)) for *_, k in flat]),
+        window=np.array([float(element_bytes * window_elements(k)) for *_, k in flat]),
         runs=_runs(timed, classes, element_bytes),
         fused=ends,
     )

@@ -2,7 +2,8 @@
 
 Copies have weights of their own, so that no runtime finds two of them to be one. Some probes have as many as a small
 network, others as a large one, whose weights the caches have lost when the next inference asks for them. Copies stand in
-a chain where the sizes allow it, and are added up where they do not.
+a chain where the sizes allow it, and are added up where they do not. Their maps are made of an image and end in their
+means, as in a network: runtimes copy what enters and what leaves, which takes as long for a map as some of the copies.
 """
 
 from __future__ import annotations
@@ -24,30 +25,38 @@ from vitscope.calibrate.probe_modules import (
     Chain,
     Elementwise,
     GroupNorm,
+    Imaged,
     Joined,
+    Numbered,
+    Parted,
     Permuted,
     Products,
     Reduced,
-    Reordered,
     Reshaped,
+    Scaled,
     Shifted,
     Sum,
     Summed,
     Tokens,
     Turned,
+    Unblocked,
+    Unbound,
 )
 from vitscope.graph.trace import trace
-from vitscope.latency.class_cost import class_of
+from vitscope.latency.class_cost import IMAGE_CHANNELS, class_of, is_by_rows
 from vitscope.latency.geometry import Geometry
 from vitscope.latency.kernels import Kernel, lower
 from vitscope.latency.runtime import FusionRules
+from vitscope.subject import spread_constants
 
 Size = tuple[int, int, int]  # (C, H, W) of the input
 
 _WEIGHT_BYTES = 2e6, 40e6  # of all copies together: probes lie between these, so that every cache's edge is among them
 _MOST_S = 40e-3  # roughly, of all copies together
 _LEAST_S = 1.5e-3  # likewise: what stands at both ends of them is little beside it
-_LEAST_COPIES, _MOST_COPIES, _MOST_COPIES_OF_WEIGHTS = 6, 16, 48
+_HEAD = 32  # dimensions of a head of attention
+_LEAST_LIGHT_COPIES = 10  # of what takes no longer than what stands between its copies
+_LEAST_COPIES, _MOST_COPIES, _MOST_COPIES_OF_WEIGHTS = 4, 16, 48
 
 ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
@@ -71,6 +80,7 @@ _BINARY: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
     "div": torch.div,
     "maximum": torch.maximum,
     "minimum": torch.minimum,
+    "squared_difference": torch.sub,  # as one kernel they have the time of
 }
 
 
@@ -87,7 +97,8 @@ class Probe:
     @property
     def name(self) -> str:
         size = self.wanted.geometry
-        assert size is not None
+        if size is None:
+            return f"{self.wanted.main} on {self.wanted.scope.rpartition(' on ')[2]}"
         shape = f"{size.in_channels}x{size.out_channels}x{size.out_size[0]}x{size.out_size[1]}"
         return f"{self.wanted.kind} {self.wanted.main} {shape}"
 
@@ -99,31 +110,36 @@ def probe_of(kernel: Kernel, rules: FusionRules, batch: int = 1) -> Probe | None
     copies = _copies(kernel)
     torch.manual_seed(0)
     try:
-        made = _build(kernel, kernel.geometry, copies, batch)
+        made = _build(kernel, kernel.geometry, copies, batch, rules)
         if made is None:
             return None
         module, size = made
         graph = trace(module.to("meta"), torch.empty((batch, *size), device="meta"))
-        module, _ = _build(kernel, kernel.geometry, copies, batch)  # type: ignore[misc]
+        module, _ = _build(kernel, kernel.geometry, copies, batch, rules)  # type: ignore[misc]
     except (RuntimeError, ValueError, ZeroDivisionError):
         return None  # sizes that torch itself does not take together: not the kernel that was meant
     kernels = tuple(bare(found) for found in lower(graph, rules))
     alike = [found for found in kernels if class_of(found) == class_of(kernel)]
     if not any(_same(found, kernel) for found in alike):
         return None
+    spread_constants(module)
     return Probe(kernel, len(alike), module.eval(), size, kernels)
 
 
 def _same(found: Kernel, wanted: Kernel) -> bool:
-    """Of copies and elementwise operations the amount alone counts: in which order their axes stand makes no difference."""
+    """Of copies and elementwise operations the amount alone counts: in which order their axes stand makes no difference; and of
+    means of rows, which stand for the parts of a norm too."""
     if found.kind in ("copy", "elementwise"):
         return found.writes == wanted.writes
+    if class_of(wanted) == "reduce rows":
+        return (found.reads, found.writes) == (wanted.reads, wanted.writes)
     return found.geometry == wanted.geometry
 
 
 def _copies(kernel: Kernel) -> int:
     one = rough_s(kernel)
-    wanted = min(_MOST_COPIES, max(_LEAST_COPIES, ceil(_LEAST_S / one)))
+    least = _LEAST_LIGHT_COPIES if kernel.kind in ("elementwise", "activation") else _LEAST_COPIES
+    wanted = min(_MOST_COPIES, max(least, ceil(_LEAST_S / one)))
     if kernel.weights:
         least, most = _WEIGHT_BYTES
         weight_bytes = least * (most / least) ** (crc32(repr(kernel.geometry).encode()) / 2**32)
@@ -132,10 +148,20 @@ def _copies(kernel: Kernel) -> int:
     return max(1, min(wanted, int(_MOST_S / one)))
 
 
-def _build(kernel: Kernel, size: Geometry, copies: int, batch: int) -> tuple[nn.Module, Size] | None:
+def from_an_image(module: nn.Module, size: Size) -> tuple[nn.Module, Size]:
+    """`module`, on maps (C, H, W) of `size`, as a network of an image; on (C, 1, 1), which nothing lays out, as it is."""
+    channels, height, width = size
+    if height * width == 1:
+        return module, size
+    return Imaged(module, channels), (3, height, width)
+
+
+def _build(
+    kernel: Kernel, size: Geometry, copies: int, batch: int, rules: FusionRules
+) -> tuple[nn.Module, Size] | None:
     match kernel.kind:
         case "conv" | "grouped" | "depthwise" | "pointwise":
-            return _convolutions(kernel, size, copies)
+            return _convolutions(kernel, size, copies, rules)
         case "linear":
             return _linears(kernel, size, copies)
         case "matmul":
@@ -158,7 +184,7 @@ def _build(kernel: Kernel, size: Geometry, copies: int, batch: int) -> tuple[nn.
         case "resize":
             return _resizes(kernel, size, copies)
         case "copy":
-            return _copying(kernel, size, copies)
+            return _copying(kernel, size, copies, rules)
         case "reshape":  # of no size of its own: it moves nothing
             return Chain([Reshaped() for _ in range(copies)]), (16, 14, 8)
     return None
@@ -169,9 +195,9 @@ def _with_activation(layer: nn.Module, kernel: Kernel) -> nn.Module:
     return layer if act is None else nn.Sequential(layer, Call(act))
 
 
-def _convolutions(kernel: Kernel, size: Geometry, copies: int) -> tuple[nn.Module, Size] | None:
+def _convolutions(kernel: Kernel, size: Geometry, copies: int, rules: FusionRules) -> tuple[nn.Module, Size] | None:
     if size.out_size[0] > size.in_size[0] and size.stride != (1, 1):
-        return None  # transposed: its stride makes the image larger
+        return _transposed(size, copies)
 
     def conv(before: int, after: int) -> nn.Module:
         padding = tuple(ceil(p / 2) for p in size.padding)
@@ -183,14 +209,39 @@ def _convolutions(kernel: Kernel, size: Geometry, copies: int) -> tuple[nn.Modul
     given = (size.in_channels, *size.in_size)
     keeps = size.stride == (1, 1) and size.in_size == size.out_size
     if keeps and size.in_channels == size.out_channels:
-        return Chain([conv(size.in_channels, size.in_channels) for _ in range(copies)]), given
+        return from_an_image(Chain([conv(size.in_channels, size.in_channels) for _ in range(copies)]), given)
     if keeps and size.groups == 1:
         pairs = max(1, copies // 2)
         there_and_back = [conv(size.in_channels, size.out_channels), conv(size.out_channels, size.in_channels)]
         for _ in range(pairs - 1):
             there_and_back += [conv(size.in_channels, size.out_channels), conv(size.out_channels, size.in_channels)]
-        return Chain(there_and_back), given
-    return Sum([conv(size.in_channels, size.out_channels) for _ in range(copies)]), given
+        return from_an_image(Chain(there_and_back), given)
+    convs: list[nn.Module] = [conv(size.in_channels, size.out_channels) for _ in range(copies)]
+    if (
+        rules.padding == "same"
+    ):  # each an input of its own, or all would share what pads it, as nothing does in networks
+        convs = [Shifted(each) for each in convs]
+    return from_an_image(Sum(convs), given)
+
+
+def _transposed(size: Geometry, copies: int) -> tuple[nn.Module, Size] | None:
+    """Transposed convolutions whose padding is all that their sizes need, without zeros on one side alone."""
+    reach = [
+        (before - 1) * stride + dilation * (window - 1) + 1 - after
+        for before, after, stride, dilation, window in zip(
+            size.in_size, size.out_size, size.stride, size.dilation, size.window, strict=True
+        )
+    ]
+    if any(rest < 0 or rest % 2 for rest in reach):
+        return None
+    convs = [
+        nn.ConvTranspose2d(
+            size.in_channels, size.out_channels, size.window, size.stride, (reach[0] // 2, reach[1] // 2),  # type: ignore[arg-type]
+            groups=size.groups, dilation=size.dilation,  # type: ignore[arg-type]
+        )
+        for _ in range(min(copies, _LEAST_COPIES))
+    ]  # fmt: skip
+    return from_an_image(Sum(convs), (size.in_channels, *size.in_size))
 
 
 def _linears(kernel: Kernel, size: Geometry, copies: int) -> tuple[nn.Module, Size]:
@@ -212,7 +263,7 @@ def _on_map(body: nn.Module, size: Geometry) -> tuple[nn.Module, Size]:
     """`body`, which keeps sizes, on an image (C, H, W), or on tokens, whose sizes are (T, 1)."""
     if _is_tokens(size):
         return Tokens(body), (size.batch, size.out_size[0], size.out_channels)
-    return body, (size.out_channels, *size.out_size)
+    return from_an_image(body, (size.out_channels, *size.out_size))
 
 
 def _is_tokens(size: Geometry) -> bool:
@@ -226,17 +277,18 @@ def _norms(kernel: Kernel, size: Geometry, copies: int) -> tuple[nn.Module, Size
         body = Summed(norms) if kernel.reads >= 2 * kernel.writes else Chain(norms)
         return Tokens(body), (1, rows, length)
     if kernel.main == "native_batch_norm":
-        return Chain([nn.BatchNorm2d(size.out_channels) for _ in range(copies)]), (size.out_channels, *size.out_size)
+        norms = Chain([nn.BatchNorm2d(size.out_channels) for _ in range(copies)])
+        return from_an_image(norms, (size.out_channels, *size.out_size))
     if kernel.main == "native_group_norm":
         channels = kernel.weights // 2 or rows
         positions = length * rows // channels
         side = isqrt(positions)
         shape = (channels, side, side) if side * side == positions else (channels, positions, 1)
-        return Chain([GroupNorm(rows, channels) for _ in range(copies)]), shape
+        return from_an_image(Chain([GroupNorm(rows, channels) for _ in range(copies)]), shape)
     if kernel.main == "instance_norm":  # the sizes do not say how many channels it normalises together
         channels = next(c for c in (64, 32, 16, 8, 4, 2, 1) if length % c == 0)
         shape = (channels * rows, length // channels, 1)
-        return Chain([GroupNorm(rows, channels * rows) for _ in range(copies)]), shape
+        return from_an_image(Chain([GroupNorm(rows, channels * rows) for _ in range(copies)]), shape)
     if kernel.main == "linalg_vector_norm":
         length = max(1, kernel.reads // kernel.writes)
         return Chain([Call(_normalised) for _ in range(copies)]), (1, kernel.writes, length)
@@ -254,10 +306,12 @@ def _elementwise(kernel: Kernel, size: Geometry, copies: int) -> tuple[nn.Module
     if kernel.reads >= 2 * kernel.writes:
         other = "same"
     elif kernel.reads > kernel.writes:
-        other = "channel"
+        other = "row" if is_by_rows(kernel) else "channel"
+    elif kernel.weights <= 1:
+        other = "number"
     else:
-        other = "constant"
-    return _on_map(Elementwise(call, copies, size.out_channels, other), size)
+        other = "table" if kernel.weights >= kernel.writes else "constant"
+    return _on_map(Elementwise(call, copies, size.out_channels, size.out_size, other), size)
 
 
 def _pools(kernel: Kernel, size: Geometry, copies: int) -> tuple[nn.Module, Size] | None:
@@ -268,13 +322,13 @@ def _pools(kernel: Kernel, size: Geometry, copies: int) -> tuple[nn.Module, Size
     if kernel.main.startswith("max_pool"):
         call = partial(F.max_pool2d, kernel_size=window, stride=stride, padding=padding)
     elif "avg_pool" in kernel.main:
-        # with the zeros left out of the mean, as the networks have it, or with them: the work is the same
-        call = partial(F.avg_pool2d, kernel_size=window, stride=stride, padding=padding)
+        # what is padded is left out of the mean, as networks have it
+        call = partial(F.avg_pool2d, kernel_size=window, stride=stride, padding=padding, count_include_pad=False)
     else:
         return None
     parts = [Between(call) for _ in range(copies)]
     keeps = size.in_size == size.out_size
-    return (Chain(parts) if keeps else Sum(parts)), (size.in_channels, *size.in_size)
+    return from_an_image(Chain(parts) if keeps else Sum(parts), (size.in_channels, *size.in_size))
 
 
 def _reductions(kernel: Kernel, size: Geometry, copies: int) -> tuple[nn.Module, Size] | None:
@@ -288,7 +342,7 @@ def _reductions(kernel: Kernel, size: Geometry, copies: int) -> tuple[nn.Module,
     else:
         rows = Chain([Reduced(partial(call, dim=-1, keepdim=True)) for _ in range(copies)])
         return Tokens(rows), (1, kernel.writes, max(1, kernel.reads // kernel.writes))
-    return Chain([Reduced(partial(call, dim=over, keepdim=True)) for _ in range(copies)]), shape
+    return from_an_image(Chain([Reduced(partial(call, dim=over, keepdim=True)) for _ in range(copies)]), shape)
 
 
 def _resizes(kernel: Kernel, size: Geometry, copies: int) -> tuple[nn.Module, Size] | None:
@@ -296,29 +350,49 @@ def _resizes(kernel: Kernel, size: Geometry, copies: int) -> tuple[nn.Module, Si
     if kernel.main not in mode:
         return None
     call = partial(F.interpolate, size=size.out_size, mode=mode[kernel.main])
-    return Sum([Between(call) for _ in range(min(copies, 4))]), (size.in_channels, *size.in_size)
+    resized = Sum([Between(call) for _ in range(min(copies, 4))])
+    return from_an_image(resized, (size.in_channels, *size.in_size))
 
 
-def _copying(kernel: Kernel, size: Geometry, copies: int) -> tuple[nn.Module, Size] | None:
+def _copying(kernel: Kernel, size: Geometry, copies: int, rules: FusionRules) -> tuple[nn.Module, Size] | None:
     main = kernel.main.rstrip("_")
+    kept_in_blocks = rules.layout is not None and rules.layout.block > 0
     if main in ("clone", "contiguous", "permute", "transpose"):
         return _on_map(Chain([Turned() for _ in range(copies)]), size)
     if main in ("permute_rows", "permute_scattered"):
         return _on_map(Chain([Permuted(main == "permute_rows") for _ in range(copies)]), size)
     if main == "reorder":
-        return _on_map(Chain([Reordered(size.out_channels) for _ in range(copies)]), size)
+        if not kept_in_blocks and size.out_channels <= IMAGE_CHANNELS:
+            # of the image itself, which nothing has touched before
+            return nn.Conv2d(size.out_channels, 8, 1, 4), (size.out_channels, *size.out_size)
+        turned = Unblocked if kept_in_blocks else Numbered
+        return _on_map(Chain([turned(size.out_channels) for _ in range(copies)]), size)
+    if main in ("split", "split_with_sizes", "chunk", "slice", "unbind"):
+        written = (
+            2 * kernel.writes if rules.slice == "each" else kernel.writes
+        )  # each half is a kernel, or both are one
+        if main == "unbind":  # whole stretches of memory, as queries, keys and values lie
+            if written % (2 * _HEAD):
+                return None
+            return Tokens(Chain([Unbound() for _ in range(copies)])), (1, written // _HEAD, _HEAD)
+        positions = size.out_size[0] * size.out_size[1]
+        if size.out_size[1] == 1 or written % (2 * positions):
+            return None
+        return from_an_image(Chain([Parted() for _ in range(copies)]), (written // positions, *size.out_size))
     if main == "cat":
         if size.out_channels % 2 or size.out_size[1] == 1:
             return None
         half = size.out_channels // 2
-        return Sum([Joined(half) for _ in range(copies)]), (half, *size.out_size)
+        # a scale, as what runs it keeps it in blocks
+        parts = [nn.Conv2d(half, half, 1, groups=half) if kept_in_blocks else Scaled(half) for _ in range(copies)]
+        return from_an_image(Sum([Joined(part) for part in parts]), (half, *size.out_size))
     if main == "constant_pad_nd":
         down, right = (after - before for after, before in zip(size.out_size, size.in_size, strict=True))
         if down < 0 or right < 0 or not down + right:
             return None
         pad = partial(F.pad, pad=(right // 2, right - right // 2, down // 2, down - down // 2))
-        return Sum([Shifted(pad) for _ in range(copies)]), (size.in_channels, *size.in_size)
+        return from_an_image(Sum([Shifted(pad) for _ in range(copies)]), (size.in_channels, *size.in_size))
     if main == "roll" and size.out_size[1] > 1:
         rolled = [Shifted(partial(torch.roll, shifts=(-3, -3), dims=(2, 3))) for _ in range(copies)]
-        return Chain(rolled), (size.out_channels, *size.out_size)
+        return from_an_image(Chain(rolled), (size.out_channels, *size.out_size))
     return None

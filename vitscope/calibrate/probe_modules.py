@@ -34,6 +34,19 @@ class Chain(nn.Module):
         return x
 
 
+class Imaged(nn.Module):
+    """A network of maps of `channels` on an image: a pointwise convolution makes them, and means of maps come out. Its ReLU
+    keeps constants that follow from becoming its weights."""
+
+    def __init__(self, body: nn.Module, channels: int):
+        super().__init__()
+        self.stem, self.body = nn.Conv2d(3, channels, 1), body
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.body(torch.relu(self.stem(x)))
+        return y.mean((2, 3), keepdim=True) if y.dim() == 4 else y
+
+
 class Sum(nn.Module):
     """All of one input, added up."""
 
@@ -76,10 +89,10 @@ class Between(nn.Module):
 
     def __init__(self, call: Callable[[Tensor], Tensor]):
         super().__init__()
-        self.call, self.shift = call, nn.Parameter(torch.randn(1))
+        self.call, self.shift = call, nn.Parameter(torch.randn(1, 1, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.call(x + self.shift)
+        return self.call(x + _of_rank(self.shift, x))
 
 
 class Tokens(nn.Module):
@@ -119,23 +132,34 @@ class GroupNorm(nn.Module):
 
 
 class Elementwise(nn.Module):
-    """An operation on the running value and another: a map of its size, one value a channel, or constants."""
+    """An operation on the running value and another: a map of its size (`same`), one value a channel (`channel`) or a row of
+    tokens (`row`), or constants: one a channel (`constant`), one an element (`table`), or a `number`."""
 
-    def __init__(self, call: Callable[[Tensor, Tensor], Tensor], copies: int, channels: int, other: str):
+    def __init__(
+        self, call: Callable[[Tensor, Tensor], Tensor], copies: int, channels: int, size: tuple[int, int], other: str
+    ):
         super().__init__()
         self.call, self.copies, self.other = call, copies, other
-        self.constants = nn.ParameterList(nn.Parameter(torch.rand(channels) + 0.5) for _ in range(copies))
+        shape = {"table": (1, channels, *size), "constant": (1, channels, 1, 1)}.get(other, (1, 1, 1, 1))
+        given = other in ("table", "constant", "number")
+        self.constants = nn.ParameterList(nn.Parameter(torch.rand(shape) + 0.5) for _ in range(copies * given))
 
     def forward(self, x: Tensor) -> Tensor:
-        one = (slice(None), slice(0, 1)) if x.dim() == 3 else (slice(None), slice(None), slice(0, 1), slice(0, 1))
-        given = x * x + 1 if self.other == "same" else x[one] ** 2 + 1  # nothing that one divides by is near 0
         for constant in self.constants:
-            if self.other != "constant":
+            x = self.call(x, constant if x.dim() == 4 else constant.flatten(2).transpose(1, 2))
+            # two constants in a row would be made one; LiteRT joins a ReLU to none that is a number
+            x = torch.abs(x) if self.other == "number" else torch.relu(x)
+        if not self.constants:
+            part = x if self.other == "same" else self._part(x)
+            given = part * part + 1  # nothing that one divides by is near 0
+            for _ in range(self.copies):
                 x = self.call(x, given)
-            else:
-                # two constants in a row would be made one
-                x = torch.relu(self.call(x, constant if x.dim() < 4 else constant.view(-1, 1, 1)))
         return x
+
+    def _part(self, x: Tensor) -> Tensor:
+        if x.dim() == 4:
+            return x[:, :, :1, :1]
+        return x[..., :1] if self.other == "row" else x[:, :1]
 
 
 class Reduced(nn.Module):
@@ -173,7 +197,7 @@ class Permuted(nn.Module):
         return apart.permute((0, 2, 1, 3) if self.rows else (1, 0, 3, 2)).reshape(x.shape)
 
 
-class Reordered(nn.Module):
+class Unblocked(nn.Module):
     """A convolution, whose channels a runtime may keep in blocks, before an operation that wants them one by one."""
 
     def __init__(self, channels: int):
@@ -184,21 +208,63 @@ class Reordered(nn.Module):
         return self.conv(x).abs()
 
 
-class Joined(nn.Module):
-    """The input beside itself changed, as two halves of channels, added to what came before."""
+class Numbered(nn.Module):
+    """A convolution, whose channels a runtime may keep last, before an operation on the map as it is numbered."""
 
+    def __init__(self, channels: int):
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, c, h, w = x.shape
+        return self.conv(x).reshape(b, c * w, h).abs().reshape(b, c, h, w)
+
+
+class Parted(nn.Module):
+    """The two halves of the channels of a map in each other's place, without their signs: two in a row do not cancel."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, second = x.chunk(2, 1)
+        return torch.cat([second, first], 1).abs()
+
+
+class Unbound(nn.Module):
+    """Likewise the two halves of the rows of tokens, cut as attention cuts queries, keys and values."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, second = x.unflatten(1, (2, -1)).unbind(1)
+        return torch.cat([second, first], 1).abs()
+
+
+class Joined(nn.Module):
+    """The input beside what `part` makes of it, as two halves of channels."""
+
+    def __init__(self, part: nn.Module):
+        super().__init__()
+        self.part = part
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([x, self.part(x)], 1)
+
+
+class Scaled(nn.Module):
     def __init__(self, channels: int):
         super().__init__()
         self.scale = nn.Parameter(torch.randn(1, channels, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.cat([x, x * self.scale], 1)
+        return x * self.scale
 
 
 class Shifted(nn.Module):
     def __init__(self, call: Callable[[Tensor], Tensor]):
         super().__init__()
-        self.call, self.scale = call, nn.Parameter(torch.randn(1))
+        self.call, self.scale = call, nn.Parameter(torch.randn(1, 1, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.call(x * self.scale)
+        return self.call(x * _of_rank(self.scale, x))
+
+
+def _of_rank(number: Tensor, x: Tensor) -> Tensor:
+    """One number as a tensor of as many axes as `x`: with fewer, converters turn a map around for it."""
+    return number if x.dim() == 4 else number.view((1,) * x.dim())

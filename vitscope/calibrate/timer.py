@@ -3,50 +3,50 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, suppress
-from dataclasses import replace
-from functools import cached_property, partial
-from pathlib import Path
+from functools import partial
 from statistics import median
 from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
+from vitscope.calibrate.exporter import Build, Exported, Exporter
 from vitscope.calibrate.probe import Probe
 from vitscope.calibrate.record import Place, Time, Timed
 from vitscope.errors import UnavailableError, VitscopeError
 from vitscope.export.artifact import Artifact
-from vitscope.export.cache import MODULE, written
-from vitscope.export.interrupt import after_the_converter
+from vitscope.latency.geometry import Geometry
 from vitscope.latency.kernels import Kernel
 from vitscope.measure.channel import Channel, Job, MeasureError, Samples
 from vitscope.measure.pipe import RunnerChannel
 from vitscope.measure.record import Protocol
 from vitscope.measure.runtimes import RUNTIMES
 from vitscope.measure.speed import Speed
-from vitscope.subject import subject_of
 
 _WARM_S, _WARM_RUNS, _WARM_LIMIT_S = 0.02, 4, 1.0
-_BLOCK_S, _BLOCK_RUNS = 0.1, 12
+_BLOCK_S, _BLOCK_RUNS = 0.07, 12
 _TOLERANCE = 0.05
 # What is gone through between inferences: no less than a small network does, and more than the caches of most cores hold.
 SWEEPS_BYTES = 4_000_000, 32_000_000
 _LIMITS = Protocol()  # its limits of what counts as slowed by something else: the block is measured again
 _RETRIES = 4
+_AHEAD = 2
 
 
 class _Nothing(nn.Module):
-    """As little as a network can do: one addition on 3×8×8."""
-
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x + 1.0
 
 
-_NOTHING = Probe(Kernel("elementwise", "", 0, 192, 0, 192, 1, (), "add"), 1, _Nothing(), (3, 8, 8), ())
+def nothing() -> Probe:
+    """As little as a network can do: one addition on 3×8×8."""
+    size = Geometry(1, 3, 3, in_size=(8, 8), out_size=(8, 8))
+    kernel = Kernel("elementwise", "", 0, 192, 0, 192, 1, (), "add", geometry=size)
+    return Probe(kernel, 1, _Nothing(), (3, 8, 8), ())
 
 
 class _Block(NamedTuple):
@@ -57,8 +57,9 @@ class _Block(NamedTuple):
 
 class Timer:
     """Times one probe after another, each in a process of its own, as networks are: memory that was freed and taken again
-    lies so badly that a kernel takes up to twice as long in it. The next process starts, and loads its runtime with a file
-    that does next to nothing, while the next probe is exported. To be used as a context.
+    lies so badly that a kernel takes up to twice as long in it. Some probes are exported at a time, and a process started
+    for each, which loads its runtime with a file that does next to nothing; then they are timed, and nothing else runs.
+    To be used as a context.
     """
 
     def __init__(self, place: Place):
@@ -66,13 +67,14 @@ class Timer:
         self.opened: Any = None
         self._speed = Speed()
         self._keeps_processes = True  # until the first of them shows otherwise
+        self._nothing: Job | None = None
+        self._started: deque[Future[Channel]] = deque()
         self.sweeps = True
 
     def __enter__(self) -> Timer:
         self._stack = ExitStack()
-        self._folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="vitscope-probes-")))
-        self._starter = self._stack.enter_context(ThreadPoolExecutor(1))
-        self._started: Future[Channel] | None = None
+        self._exporter = self._stack.enter_context(Exporter(self.place))
+        self._starter = self._stack.enter_context(ThreadPoolExecutor(self._exporter.workers))
         self._stack.callback(self._drop)
         return self
 
@@ -84,19 +86,44 @@ class Timer:
 
         Raises UnavailableError where the target cannot be reached, MeasureError where it cannot run even that.
         """
-        found = [self.time(_NOTHING) for _ in range(3)]
+        (exported,) = self._exporter.export([nothing])
+        assert exported is not None
+        if exported.artifact is None:
+            raise MeasureError(f"{self.place.target.name}: {exported.reason}")
+        self._nothing = self._job(exported.artifact)
+        found = []
+        for _ in range(3):
+            self._start(1)
+            found.append(self._time(exported))
         times = [each.seconds for each in found if each.seconds is not None]
         if not times:
             raise MeasureError(f"{self.place.target.name}: {found[0].reason}")
         return min(times)
 
-    def time(self, probe: Probe) -> Timed:
-        """The time of `probe`. One that cannot be exported, loaded or run says why; a target that is gone raises."""
-        known: dict[str, Any] = {"wanted": probe.wanted, "copies": probe.copies, "kernels": probe.kernels}
-        folder = Path(tempfile.mkdtemp(dir=self._folder))
+    def times(
+        self, builds: Sequence[Build], on_start: Callable[[str], None], ahead: int = _AHEAD
+    ) -> Iterator[Timed | None]:
+        """The time of each probe, in order: None for one that cannot be built. One that cannot be exported, loaded or run
+        says why; a target that is gone raises. `on_start` hears each name; `ahead` probes for each core lie ready at once."""
+        number = ahead * self._exporter.workers
+        for first in range(0, len(builds), number):
+            part = builds[first : first + number]
+            self._start(len(part))
+            ready = self._exporter.export(part)
+            wait(self._started)
+            for exported in ready:
+                if exported is None:
+                    yield None
+                    continue
+                on_start(exported.name)
+                yield self._time(exported)
+
+    def _time(self, exported: Exported) -> Timed:
+        known: dict[str, Any] = {"wanted": exported.wanted, "copies": exported.copies, "kernels": exported.kernels}
+        if exported.artifact is None:
+            return Timed(**known, times=(), reason=exported.reason)
         try:
-            self._start()
-            channel = self._load(self._job(probe, folder))
+            channel = self._load(self._job(exported.artifact))
             try:
                 found = self._measure(channel)
             finally:
@@ -106,42 +133,32 @@ class Timer:
         except VitscopeError as error:
             return Timed(**known, times=(), reason=" ".join(str(error).split()))
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            if self._nothing is None or exported.artifact.path != self._nothing.artifact.path:
+                shutil.rmtree(exported.artifact.path.parent, ignore_errors=True)
         low, middle, high = _quartiles(found[0].samples_s)
         times = tuple(Time(block.swept_bytes, median(block.samples_s)) for block in found)
         return Timed(
             **known, times=times, spread=(high - low) / 2 / middle, slowed=any(block.slowed for block in found)
         )
 
-    def _job(self, probe: Probe, folder: Path) -> Job:
+    def _job(self, artifact: Artifact) -> Job:
         place = self.place
-        runtime = RUNTIMES[place.runtime]
-        here = place.target.name == "host" and runtime.format == "torch"
-        subject = subject_of(probe.module, probe.size, name="probe", batch=place.batch)
-        with after_the_converter():
-            artifact = written(subject, MODULE if here else runtime.format, place.precision, folder)
         return Job(
-            artifact=_without_names(artifact), runtime=place.runtime, threads=place.threads, affinity=place.affinity,
-            unit=runtime.units[0],
+            artifact=artifact, runtime=place.runtime, threads=place.threads, affinity=place.affinity,
+            unit=RUNTIMES[place.runtime].units[0],
         )  # fmt: skip
 
-    @cached_property
-    def _nothing(self) -> Job:
-        folder = self._folder / "nothing"
-        folder.mkdir()
-        return self._job(_NOTHING, folder)
-
-    def _start(self) -> None:
-        """Start the process of the next probe beside what follows; where a target starts a program for each file, nothing."""
-        if self._started is None and self._keeps_processes:
-            self._started = self._starter.submit(self.place.target.open, self._nothing, self.place.timeout_s)
+    def _start(self, number: int) -> None:
+        """Start the processes of the next probes beside what follows; where a target starts a program for each file, none."""
+        if self._nothing is not None and self._keeps_processes:
+            for _ in range(number - len(self._started)):
+                self._started.append(self._starter.submit(self.place.target.open, self._nothing, self.place.timeout_s))
 
     def _load(self, job: Job) -> Channel:
-        if self._started is None:
+        if not self._started:
             channel = self.place.target.open(job, self.place.timeout_s)
         else:
-            started, self._started = self._started, None
-            channel = started.result()
+            channel = self._started.popleft().result()
             self._keeps_processes = isinstance(channel, RunnerChannel)
             if isinstance(channel, RunnerChannel):
                 channel.exchange(job)  # which closes it where it fails
@@ -152,10 +169,10 @@ class Timer:
         return channel
 
     def _drop(self) -> None:
-        """A process that no probe asks for any more."""
-        if self._started is not None:
+        """The processes that no probe asks for any more."""
+        while self._started:
             with suppress(VitscopeError):
-                self._started.result().close()
+                self._started.popleft().result().close()
 
     def _measure(self, channel: Channel) -> list[_Block]:
         """One block for each of SWEEPS_BYTES; one alone where a target's own program runs, which takes no requests between
@@ -176,10 +193,6 @@ class Timer:
             if not self._speed.is_slowed(around, _LIMITS):
                 return _Block(swept_bytes, blocks[-1].samples_s, False)
         return _Block(swept_bytes, min(blocks, key=lambda block: median(block.samples_s)).samples_s, True)
-
-
-def _without_names(artifact: Artifact) -> Artifact:
-    return replace(artifact, scopes={}, notes=())
 
 
 def _quartiles(samples: Sequence[float]) -> tuple[float, float, float]:

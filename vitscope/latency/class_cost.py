@@ -16,10 +16,13 @@ if TYPE_CHECKING:
     import numpy as np
 
 # Classes whose work is multiply-accumulates; of all others it is elements.
-PRODUCTS = frozenset(
-    {"conv", "grouped", "grouped ragged", "depthwise", "depthwise ragged", "depthwise strided", "depthwise wide"}
-    | {"depthwise multiplied", "pointwise", "pointwise row", "linear", "linear row", "matmul"}
-)
+_DEPTHWISE = ("depthwise", "depthwise ragged", "depthwise strided")
+PRODUCTS = frozenset({
+    "conv", "conv transposed", "grouped", "grouped ragged", "grouped transposed", *_DEPTHWISE,
+    *(f"{name} 5x5" for name in _DEPTHWISE), "depthwise wide", "depthwise multiplied", "depthwise transposed", "pointwise",
+    "pointwise row", "pointwise transposed", "linear", "linear row", "matmul",
+})  # fmt: skip
+IMAGE = "copy reorder image"  # of what enters the network
 FUSED = "fused "  # before the name of an operation that runs while a kernel writes
 
 
@@ -28,9 +31,10 @@ class ClassCost:
     """The numbers of a class of kernels.
 
     A kernel starts in `start_s`, and does its work at `work_s` for each MAC (or element, where it has no MACs) as far as
-    it is wide: with half as many terms in a sum as `few_terms`, or half as many rows or positions as `few_rows`, each
-    costs three times that. Output channels are padded to `channel_tile`, rows (columns, where there is a window) to
-    `row_tile`. A byte of its weights takes `cold_byte_s` longer where the caches have lost it.
+    it is wide: with half as many terms in a sum (channels of a depthwise one) as `few_terms`, or half as many rows or
+    positions as `few_rows`, each costs three times that. Output channels are padded to `channel_tile`, rows (columns, where
+    there is a window) to `row_tile`. A byte of its weights, or of the image that nothing has read before, takes `cold_byte_s`
+    longer where the caches have lost it.
     """
 
     start_s: float
@@ -73,7 +77,8 @@ class Memory:
     """Seconds per byte by how much a kernel touches, and by how much the network does.
 
     `near_byte_s` is what a byte takes next to the core. Each level of `farther` adds to it for kernels that touch more than
-    its bytes: (knee in bytes, seconds per byte beyond it).
+    its bytes: (knee in bytes, seconds per byte beyond it). A depthwise kernel whose window, over all channels and with its
+    weights, has more than `window_bytes` computes `window_more` times longer on top, since each position reads it anew.
 
     A network that goes through more than `cache_bytes` from one inference to the next, weights and what it writes, finds
     nothing where it left it. As far as it does (`gone`), weights take longer by their class, each kernel starts
@@ -88,6 +93,8 @@ class Memory:
     spill_byte_s: float
     spill_product_byte_s: float
     arena_byte_s: float
+    window_bytes: float
+    window_more: float
 
     def byte_s(self, touched_bytes: float) -> float:
         return self.near_byte_s + sum(more_s * beyond(touched_bytes, knee) for knee, more_s in self.farther)
@@ -95,17 +102,17 @@ class Memory:
     def gone(self, size: Footprint, swept_bytes: float = 0.0) -> float:
         """The share of what an inference left in the caches that the next does not find again; between the two something
         else goes through `swept_bytes`."""
-        return gone(size.weight_bytes + size.written_bytes + swept_bytes, self.cache_bytes)
+        return beyond(size.weight_bytes + size.written_bytes + swept_bytes, self.cache_bytes)
 
     def far_bytes(self, touched_bytes: float) -> float:
         """How many of the bytes that a kernel touches come from beyond the last level."""
         return touched_bytes * beyond(touched_bytes, self.farther[-1][0]) if self.farther else touched_bytes
 
 
-def gone(num_bytes: Any, cache_bytes: float) -> Any:
-    """How much of what is gone through in turn, `num_bytes` in all, is lost from a cache by its next turn: nearly nothing
-    below its size and nearly all above."""
-    return num_bytes**4 / (num_bytes**4 + cache_bytes**4)
+def spilt(num_bytes: Any, cache_bytes: float) -> Any:
+    """Whether what is read again and again does not fit into a cache, with the least of a slope: what does not fit by a little
+    is lost by the time that it is asked for."""
+    return num_bytes**8 / (num_bytes**8 + cache_bytes**8)
 
 
 def beyond(num_bytes: Any, knee_bytes: float) -> Any:
@@ -202,7 +209,7 @@ class ClassCosts:
         """Seconds that `kernel` waits where the caches have lost all that it had in them."""
         memory, name = self.memory, class_of(kernel)
         cost = self.classes.get(name)
-        fetched_s = 0.0 if cost is None else element_bytes * kernel.weights * cost.cold_byte_s
+        fetched_s = 0.0 if cost is None else element_bytes * fetched(kernel) * cost.cold_byte_s
         spill_byte_s = memory.spill_product_byte_s if name in PRODUCTS else memory.spill_byte_s
         return memory.cold_start_s + fetched_s + element_bytes * kernel.writes * spill_byte_s
 
@@ -214,6 +221,8 @@ class ClassCosts:
         terms, rows = terms_and_rows(kernel, size)
         compute = cost.work_s * work_of(kernel, size, cost.channel_tile, cost.row_tile)
         compute *= (1 + cost.few_terms / terms) * (1 + cost.few_rows / rows)
+        window_bytes = element_bytes * window_elements(kernel)
+        compute *= 1 + self.memory.window_more * spilt(window_bytes, self.memory.window_bytes)
         for name in kernel.epilogue:
             fused = self.classes.get(FUSED + name)
             if fused is not None:
@@ -226,25 +235,28 @@ class ClassCosts:
 # Of elementwise operations and copies, those that cost otherwise than one addition, or one copy, of the same size.
 _DEAR = frozenset({"div", "sqrt", "rsqrt", "pow", "exp", "log", "reciprocal"})
 _LANES = 16  # floats of the widest vectors, and of ONNX Runtime's blocks of channels
-_TAPS = 25  # of the largest window that XNNPACK has a depthwise kernel of its own for
-_MOVED = frozenset({"reorder", "permute", "permute_rows", "permute_scattered", "transpose", "roll"})
+_TAPS = 9, 25  # of the windows that XNNPACK has depthwise kernels of their own for
+IMAGE_CHANNELS = 4  # of what is laid out pixel by pixel, at the most
+_CUT: dict[str, str] = {**dict.fromkeys(("split", "split_with_sizes", "chunk", "narrow"), "slice"), "select": "unbind"}
+_MOVED = frozenset({
+    "reorder", "permute", "permute_rows", "permute_scattered", "transpose", "roll", "cat", "slice", "unbind",
+    "constant_pad_nd", *_CUT,
+})  # fmt: skip
 
 
 def class_of(kernel: Kernel) -> str:
-    """What is priced together: products by their kind, apart those that runtimes have other code for (depthwise and grouped
-    ones whose channels fill no vector, depthwise ones with a stride or a window of over 5×5); activations and norms by their
-    operation; and of all else what reads alike: two maps, one map and little beside it, or one and a number; memory in order,
-    or not."""
+    """What is priced together: products by their kind, apart those that runtimes have other code for (transposed ones, depthwise
+    and grouped ones whose channels fill no vector, depthwise ones with a stride, or a window of over 3×3 or over 5×5);
+    activations and norms by their operation; and of all else what reads alike: two maps, one map and a vector beside it, or
+    one value a row, or a number; memory in order, or not."""
     kind, main = kernel.kind, kernel.main.rstrip("_")
     match kind:
-        case "grouped" | "depthwise" if kernel.geometry is not None:
-            if kind == "depthwise" and kernel.geometry.out_channels != kernel.geometry.in_channels:
-                return "depthwise multiplied"  # several results a channel
-            channels = kernel.geometry.out_channels // (kernel.geometry.groups if kind == "grouped" else 1)
-            if kind == "depthwise" and kernel.geometry.window[0] * kernel.geometry.window[1] > _TAPS:
-                return "depthwise wide"
-            strided = kind == "depthwise" and kernel.geometry.stride != (1, 1)
-            return f"{kind} ragged" if channels % _LANES else f"{kind} strided" if strided else kind
+        case "conv" | "grouped" | "depthwise" | "pointwise" if _is_transposed(kernel.geometry):
+            return f"{kind} transposed"
+        case "grouped" if kernel.geometry is not None:
+            return f"{kind} ragged" if kernel.geometry.out_channels // kernel.geometry.groups % _LANES else kind
+        case "depthwise" if kernel.geometry is not None:
+            return _class_of_depthwise(kernel.geometry)
         case "linear" | "pointwise" if kernel.geometry is not None and kernel.geometry.out_size == (1, 1):
             return f"{kind} row"  # a matrix times a vector: nothing shares its weights
         case "norm" if main == "native_layer_norm" and kernel.reads >= 2 * kernel.writes:
@@ -253,20 +265,56 @@ def class_of(kernel: Kernel) -> str:
         case "activation" | "norm" | "pool" | "resize" | "gather" | "unknown":
             return f"{kind} {main}"
         case "elementwise":
-            dear = f" {main}" if main in _DEAR else ""
+            dear = f"{kind} {main}" if main in _DEAR else kind
             if kernel.reads <= kernel.writes and kernel.weights <= 1:
-                return f"{kind}{dear} scalar"
-            return f"{kind}{dear}{' broadcast' if kernel.reads < 1.5 * kernel.writes else ''}"
+                return f"{dear} scalar"
+            if kernel.reads + kernel.weights >= 1.5 * kernel.writes:
+                return dear
+            return f"{dear} broadcast rows" if is_by_rows(kernel) else f"{dear} broadcast"
         case "copy":
-            return f"{kind} {main}" if main in _MOVED else kind
+            if main == "reorder" and kernel.geometry is not None and kernel.geometry.out_channels <= IMAGE_CHANNELS:
+                return IMAGE  # pixel by pixel, where others go in rows of channels
+            return f"{kind} {_CUT.get(main, main)}" if main in _MOVED else kind
         case "reduce":
             return "reduce map" if kernel.geometry is not None and kernel.geometry.window != (1, 1) else "reduce rows"
     return kind
 
 
+def _is_transposed(size: Geometry | None) -> bool:
+    """Whether a convolution's stride makes the image larger."""
+    return size is not None and size.stride != (1, 1) and size.out_size[0] > size.in_size[0]
+
+
+def _class_of_depthwise(size: Geometry) -> str:
+    if size.out_channels != size.in_channels:
+        return "depthwise multiplied"  # several results a channel
+    taps = size.window[0] * size.window[1]
+    if taps > _TAPS[1]:
+        return "depthwise wide"
+    name = (
+        "depthwise ragged"
+        if size.out_channels % _LANES
+        else "depthwise strided"
+        if size.stride != (1, 1)
+        else "depthwise"
+    )
+    return f"{name} 5x5" if taps > _TAPS[0] else name
+
+
+def is_by_rows(kernel: Kernel) -> bool:
+    """Whether an elementwise kernel reads one value for each row beside the rows, as a norm does that is taken apart."""
+    size = kernel.geometry
+    if size is None or size.out_size[1] != 1:
+        return False
+    return kernel.reads - kernel.writes == size.batch * size.out_size[0] > 1
+
+
 def parent_of(name: str, names: Collection[str]) -> str | None:
-    """Which of the classes `names` the class `name` is a kind of, as `depthwise strided` is of `depthwise`; the nearest."""
+    """Which of the classes `names` the class `name` is a kind of, as `depthwise strided` is of `depthwise`; the nearest.
+    Transposed convolutions are like nothing: runtimes have the plainest of code for them."""
     words = name.split()
+    if words[-1] == "transposed":
+        return None
     parents = (" ".join(words[:n]) for n in range(len(words) - 1, 0, -1))
     return next((parent for parent in parents if parent in names), None)
 
@@ -282,16 +330,34 @@ def work_of(kernel: Kernel, size: Geometry, channel_tile: int, row_tile: int) ->
     return kernel.macs * _padding(channels, channel_tile) * _padding(rows, row_tile)
 
 
+def fetched(kernel: Kernel) -> int:
+    """Elements that a kernel reads and that no other has touched: weights that it multiplies by, or those of the image."""
+    name = class_of(kernel)
+    return kernel.weights if name in PRODUCTS else kernel.reads if name == IMAGE else 0
+
+
+def window_elements(kernel: Kernel) -> int:
+    """Of a depthwise kernel what one position reads: a window of all channels, and its weights. 0 of all others, and of windows
+    so wide that runtimes go through them part by part."""
+    size = kernel.geometry
+    if size is None or kernel.kind != "depthwise" or (taps := size.window[0] * size.window[1]) > _TAPS[1]:
+        return 0
+    return 2 * taps * size.in_channels
+
+
 def _padding(number: int, tile: int) -> float:
     """How many times as much there is when `number` is padded to a multiple of `tile`."""
     return ceil(number / tile) * tile / max(number, 1)
 
 
 def terms_and_rows(kernel: Kernel, size: Geometry) -> tuple[float, float]:
-    """Over how many terms one output sums, and how many outputs share a weight."""
+    """Over how many terms one output sums (of a depthwise kernel its channels, which it goes through together), and how many
+    outputs share a weight."""
     window = size.window[0] * size.window[1]
     rows = max(1, size.out_size[0] * size.out_size[1])
     if kernel.kind in ("softmax", "norm"):
+        return max(1, size.in_channels), rows
+    if kernel.kind == "depthwise":
         return max(1, size.in_channels), rows
     if kernel.kind in PRODUCTS:
         return max(1, size.in_channels // size.groups * window), rows

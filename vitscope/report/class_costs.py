@@ -27,6 +27,8 @@ def _memory(costs: ClassCosts) -> Table:
     for knee_bytes, more_s in memory.farther:
         said = f"more for those of kernels that touch over {units.size(int(knee_bytes))}"
         rows.append(Row(("farther", _rate(more_s, "B/s"), said)))
+    said = f"a depthwise kernel whose window and weights have over {units.size(int(memory.window_bytes))} computes longer by"
+    rows.append(Row(("wide windows", units.percent(memory.window_more), said)))
     beyond = f"more as far as a network goes through over {units.size(int(memory.cache_bytes))} an inference:"
     rows += [
         Row(("cold activations", _rate(memory.arena_byte_s, "B/s"), f"{beyond} bytes of the memory for activations")),
