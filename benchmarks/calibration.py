@@ -85,8 +85,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "# Calibrated on this host, held against whole networks", "",
         "Written by `python -m benchmarks.calibration`. No network was timed for a calibration; "
         "`without its family` also leaves out every kernel that a network of its family has. The form of the cost was found "
-        "while looking at errors of these networks; no fit has seen one. Refined: only networks all of whose classes were "
-        "timed.", "",
+        "while looking at errors of these networks, and at the runtimes' own profiles of some; no fit has seen one. Refined: "
+        "only networks all of whose classes were timed.", "",
     ]  # fmt: skip
     TABLE.write_text("\n".join([*head, *parts]), encoding="utf-8")
     print(f"wrote {TABLE}", file=sys.stderr)

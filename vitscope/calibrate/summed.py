@@ -6,15 +6,12 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from math import hypot, log
+from math import log
 
 from vitscope.calibrate.record import Fitted, HeldOut
 from vitscope.latency.kernels import Kernel
 from vitscope.latency.score import INTERVAL, conformal
 
-# In ln: how far off four networks of five were beyond what sums of kernels and blocks told, the median of three runtimes on
-# one host (benchmarks/calibration.md). A calibration that times no network cannot know it.
-_BEYOND_BLOCKS = 0.05
 _SHARE = 0.5  # of a network's predicted time that timed kernels must make, for the network to be judged by them
 
 
@@ -72,9 +69,8 @@ def _blocks(fit: Fitted) -> list[Summed]:
 
 
 def halfwidth(networks: Sequence[Summed], level: float = INTERVAL) -> float:
-    """Half width in ln of the interval that holds that share of whole networks: what their sums of kernels, and blocks, were
-    off by, and what networks were off by beyond that where they were timed."""
-    return hypot(conformal([abs(each.log_error) for each in networks], level), _BEYOND_BLOCKS)
+    """Half width in ln of the interval that holds that share of the networks."""
+    return conformal([abs(each.log_error) for each in networks], level)
 
 
 def difference_factor(networks: Sequence[Summed], fit: Fitted, level: float = INTERVAL) -> float:
