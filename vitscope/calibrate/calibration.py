@@ -62,8 +62,8 @@ def calibrate(
     """Time kernels of the networks `names`, and `more`, at `place` and fit their costs. No network is ever timed.
 
     Probes are exported by processes of their own, which a script has to allow for: it calls this below
-    `if __name__ == "__main__":`. `kept` are the kernels that an earlier, interrupted calibration of the same place has timed. Raises UnavailableError
-    where the place cannot be reached, MeasureError where nothing could be timed there.
+    `if __name__ == "__main__":`. `kept` are the kernels that an earlier, interrupted calibration of the same place has
+    timed. Raises UnavailableError where the place cannot be reached, MeasureError where nothing could be timed there.
     """
     began = clock()
     end = began + max(budget_s - _FITTING_S, budget_s / 2)
