@@ -60,7 +60,7 @@ def test_a_probe_holds_the_kernel_with_its_very_sizes(probes: list[tuple[Kernel,
 @pytest.mark.parametrize("runtime", ["onnxruntime", "litert"])
 @pytest.mark.parametrize(
     "name",
-    ["conv", "depthwise", "depthwise strided", "pointwise", "elementwise", "elementwise broadcast", "elementwise scalar",
+    ["conv", "depthwise", "depthwise strided", "pointwise", "elementwise", "elementwise broadcast",
      "reduce map", "pool avg_pool2d", "linear row"],
 )  # fmt: skip
 def test_a_runtime_runs_what_the_rules_say_of_a_probe(runtime: str, name: str, tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ def test_bytes_of_main_memory_are_weights_and_what_leaves_the_chip():
 
 
 def test_bytes_of_a_calibrated_device_come_from_afar_as_its_fit_has_it():
-    classes = ClassCosts(0.0, Memory(1e-11, ((3000.0, 1e-10),), 1e7, 0.0, 0.0, 0.0, 0.0), {}, {})
+    classes = ClassCosts(0.0, Memory(1e-11, ((3000.0, 1e-10),), 1e7, 0.0, 0.0, 0.0, 0.0, 4e4, 0.0), {}, {})
     device = replace(IPHONE12, coefficients=None, classes=classes)
     kernel = Kernel("pointwise", "", macs=6400, reads=100, weights=0, writes=400, depth=16, ops=())
     assert memory_bytes(device, kernel, activations=True) == 1000 * 1000**2 / (1000**2 + 3000**2)
