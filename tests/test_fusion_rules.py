@@ -299,6 +299,12 @@ def test_same_and_no_padding_are_the_convolutions_own(how: dict[str, int], side:
     assert "constant_pad_nd" not in told(LITERT, two, (1, 16, side, side))
 
 
+def test_weights_that_are_computed_are_read_beside_the_padded_map():
+    net = Function(lambda m, x, w: torch.nn.functional.conv2d(x, w, stride=2, padding=1))
+    (only,) = kernels(LITERT, net, (1, 16, 8, 8), (16, 16, 3, 3))
+    assert (only.main, only.reads) == ("convolution", 16 * 64 + 16 * 16 * 9)
+
+
 def test_what_pads_a_pool_stays_a_kernel():
     assert told(LITERT, nn.MaxPool2d(3, 2, 1), (1, 16, 8, 8)) == ["constant_pad_nd", "max_pool2d_with_indices"]
     assert told(LITERT, nn.AvgPool2d(3, 1, 1), MAP) == ["constant_pad_nd", "avg_pool2d"]
@@ -323,6 +329,15 @@ def test_a_constant_takes_a_map_out_of_blocks():
         a=nn.Conv2d(16, 16, 1), b=nn.Conv2d(16, 16, 1), scale=Scale(16),
     )  # fmt: skip
     assert told(ONNX, net, MAP) == ["convolution+relu", "reorder", "add", "reorder", "convolution"]
+
+
+def test_a_number_is_multiplied_in_whatever_order_a_tensor_lies():
+    """It needs no copy of its own: the permuted tensor is written out once, by whoever asks for it straight."""
+    net = Function(lambda m, x: (x.permute(0, 2, 1) * 0.5).flatten(1))
+    plain = Function(lambda m, x: (x.permute(0, 2, 1) * m.scale.weight[0, :1, 0, 0]).flatten(1), scale=Scale(1))
+    for runtime in (ONNX, LITERT):
+        assert sum("permute" in kernel for kernel in told(runtime, net, (1, 8, 9))) <= 1
+        assert told(runtime, plain, (1, 8, 9)) == told(runtime, net, (1, 8, 9))
 
 
 def test_a_batch_norm_that_no_convolution_takes_in():

@@ -14,9 +14,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
+
 from vitscope.calibrate.probe import Probe
 from vitscope.calibrate.record import Place
-from vitscope.errors import VitscopeError
+from vitscope.errors import UnavailableError, VitscopeError
 from vitscope.export.artifact import Artifact, Precision
 from vitscope.export.cache import MODULE, written
 from vitscope.export.silence import is_shown, shown, silenced
@@ -42,9 +44,12 @@ class Exported:
 
 
 class _Form(NamedTuple):
+    """What a worker is told of every probe."""
+
     format: str
     precision: Precision
     batch: int
+    is_shown: bool  # what the converters say
 
 
 class Exporter:
@@ -52,7 +57,7 @@ class Exporter:
 
     def __init__(self, place: Place):
         here = place.target.name == "host" and RUNTIMES[place.runtime].format == "torch"
-        self._form = _Form(MODULE if here else RUNTIMES[place.runtime].format, place.precision, place.batch)
+        self._form = _Form(MODULE if here else RUNTIMES[place.runtime].format, place.precision, place.batch, is_shown())
         self.workers = min(_MOST_WORKERS, _cores())
 
     def __enter__(self) -> Exporter:
@@ -71,7 +76,7 @@ class Exporter:
         return [self._end(build, one) for build, one in zip(builds, begun, strict=True)]
 
     def _new(self) -> ProcessPoolExecutor:
-        return ProcessPoolExecutor(self.workers, multiprocessing.get_context("spawn"), _start, (is_shown(),))
+        return ProcessPoolExecutor(self.workers, multiprocessing.get_context("spawn"), _start)
 
     def _begin(self, build: Build) -> Future[Exported | None]:
         try:
@@ -94,21 +99,14 @@ class Exporter:
             return None if probe is None else _without_file(probe, "the converter ended without a word")
 
 
-_shown = False  # in a worker: whether its converters' messages are
-
-
-def _start(is_shown_here: bool) -> None:
+def _start() -> None:
     """A worker: a Ctrl-C is its parent's to answer."""
-    global _shown
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _shown = is_shown_here
-    import torch
-
     torch.set_num_threads(1)
 
 
 def _exported(build: Build, form: _Form, folder: Path) -> Exported | None:
-    with shown() if _shown else silenced():
+    with shown() if form.is_shown else silenced():
         return _written(build, form, folder)
 
 
@@ -120,9 +118,9 @@ def _written(build: Build, form: _Form, folder: Path) -> Exported | None:
     try:
         subject = subject_of(probe.module, probe.size, name="probe", batch=form.batch)
         artifact = written(subject, form.format, form.precision, own)
+    except UnavailableError:  # no converter here
+        raise
     except VitscopeError as error:
-        if error.exit_code == 3:  # no converter here
-            raise
         return _without_file(probe, " ".join(str(error).split()))
     return replace(_without_file(probe), artifact=replace(artifact, scopes={}, notes=()))
 

@@ -144,9 +144,8 @@ class _Problem:
         names += ["fused"] * len(self.fused) + ["start", *_MEMORY]
         self.prior = np.log([*(_PRIORS[name][0] for name in names), floor_s])
         self.sd = np.array([*(_PRIORS[name][1] for name in names), _FLOOR_SD])
-        self.links = np.eye(
-            len(self.prior)
-        )  # rows whose product with the parameters lies near `prior`, as near as `sd`
+        # Rows whose product with the parameters lies near `prior`, as near as `sd`.
+        self.links = np.eye(len(self.prior))
         for index, name in enumerate(self.classes):
             parent = parent_of(name, numbers)
             if parent is None:

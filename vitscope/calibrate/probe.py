@@ -43,8 +43,8 @@ from vitscope.calibrate.probe_modules import (
     Unbound,
 )
 from vitscope.graph.trace import trace
-from vitscope.latency.class_cost import IMAGE_CHANNELS, class_of, is_by_rows
-from vitscope.latency.geometry import Geometry
+from vitscope.latency.class_cost import class_of, is_by_rows
+from vitscope.latency.geometry import IMAGE_CHANNELS, Geometry
 from vitscope.latency.kernels import Kernel, lower
 from vitscope.latency.runtime import FusionRules
 from vitscope.subject import spread_constants

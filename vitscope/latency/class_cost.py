@@ -9,7 +9,7 @@ from functools import cached_property
 from math import ceil, exp, log2
 from typing import TYPE_CHECKING, Any
 
-from vitscope.latency.geometry import Geometry
+from vitscope.latency.geometry import IMAGE_CHANNELS, Geometry
 from vitscope.latency.kernels import Kernel
 
 if TYPE_CHECKING:
@@ -236,7 +236,6 @@ class ClassCosts:
 _DEAR = frozenset({"div", "sqrt", "rsqrt", "pow", "exp", "log", "reciprocal"})
 _LANES = 16  # floats of the widest vectors, and of ONNX Runtime's blocks of channels
 _TAPS = 9, 25  # of the windows that XNNPACK has depthwise kernels of their own for
-IMAGE_CHANNELS = 4  # of what is laid out pixel by pixel, at the most
 _CUT: dict[str, str] = {**dict.fromkeys(("split", "split_with_sizes", "chunk", "narrow"), "slice"), "select": "unbind"}
 _MOVED = frozenset({
     "reorder", "permute", "permute_rows", "permute_scattered", "transpose", "roll", "cat", "slice", "unbind",
@@ -291,13 +290,11 @@ def _class_of_depthwise(size: Geometry) -> str:
     taps = size.window[0] * size.window[1]
     if taps > _TAPS[1]:
         return "depthwise wide"
-    name = (
-        "depthwise ragged"
-        if size.out_channels % _LANES
-        else "depthwise strided"
-        if size.stride != (1, 1)
-        else "depthwise"
-    )
+    name = "depthwise"
+    if size.out_channels % _LANES:
+        name = "depthwise ragged"
+    elif size.stride != (1, 1):
+        name = "depthwise strided"
     return f"{name} 5x5" if taps > _TAPS[0] else name
 
 

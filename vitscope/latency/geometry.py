@@ -9,6 +9,7 @@ from vitscope.cost.ops import base_name
 from vitscope.graph.record import Graph, OpRecord, Shape
 
 Pair = tuple[int, int]
+IMAGE_CHANNELS = 4  # of an image, at the most: what has more is a map
 
 
 @dataclass(frozen=True, slots=True)

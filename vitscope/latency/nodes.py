@@ -14,6 +14,7 @@ from vitscope.cost.ops import base_name, macs, op_class
 from vitscope.graph.record import Graph, OpRecord
 from vitscope.latency.axis_order import ANY, PLAIN, Order, lies_alike, movement, permuted, permuting_axes
 from vitscope.latency.geometry import (
+    IMAGE_CHANNELS,
     Geometry,
     Pair,
     attention_geometry,
@@ -42,8 +43,6 @@ _PERMUTES = frozenset({"permute", "transpose", "t", "movedim"})
 _SLICES = frozenset({"slice", "split", "split_with_sizes", "chunk", "narrow"})
 _SELECTS = frozenset({"select", "unbind"})
 
-_IMAGE = 4  # an input of so few channels is an image, which comes as the network has it
-
 
 class Nodes:
     """Walks a graph and gives every written result its own number, whatever views or in-place updates do to tensors."""
@@ -57,14 +56,13 @@ class Nodes:
         self._pads: dict[tuple[int, Pair], int] = {}  # (value, padded size) -> the padded value
         self._made_in: dict[int, str] = {}  # value -> the module that made it
         self._moved_in: dict[int, str] = {}  # tensor -> the module that permuted it
-        self._moves: dict[
-            int, str
-        ] = {}  # part of a permuted tensor -> what its copy does, with the axis that it was cut by
+        # part of a permuted tensor -> what its copy does, with the axis that it was cut by
+        self._moves: dict[int, str] = {}
         self._pending: list[Node] = []
         if self.layout is not None:
             for i in graph.inputs:
                 shape = graph.tensors[i].shape
-                if len(shape) == 4 and shape[1] > _IMAGE:
+                if len(shape) == 4 and shape[1] > IMAGE_CHANNELS:  # not an image, which comes as the network has it
                     self._order[i] = ANY
 
     def value(self, tensor: int) -> int:
@@ -292,7 +290,8 @@ class Nodes:
                 value = self._operand(i, want if whole else PLAIN, op.scope)
             reads[value] = max(reads.get(value, 0), graph.tensors[i].numel)
         sizes = geometry_of(graph, op, kind)
-        if rules.padding == "same" and (padded := padded_before(op, kind, sizes)) is not None:
+        is_given = op.inputs[:1] and op.inputs[0] not in graph.constants
+        if rules.padding == "same" and is_given and (padded := padded_before(op, kind, sizes)) is not None:
             reads = self._padded(op.scope, reads, sizes, padded)
         written = [self._assign(i) for i in op.outputs]
         for extra in written[1:]:  # an op with several results writes them in one kernel
@@ -316,16 +315,19 @@ class Nodes:
         self._emit(node)
 
     def _padded(self, scope: str, reads: dict[int, int], sizes: Geometry, padded: Pair) -> dict[int, int]:
-        """What a convolution of `sizes` reads whose map is padded before: once for all that pad it alike."""
-        (value,) = reads
+        """What a convolution of `sizes` reads whose map, the first of its operands, is padded before: once for all that pad it
+        alike."""
+        value, *others = reads
         count = sizes.batch * sizes.in_channels * prod(padded)
         if (value, padded) not in self._pads:
             fresh = self._pads[value, padded] = self._fresh()
             around = Geometry(
                 sizes.batch, sizes.in_channels, sizes.in_channels, in_size=sizes.in_size, out_size=padded
             )  # fmt: skip
-            self._emit(Node("constant_pad_nd", scope, "copy", ("pad",), 0, reads, 0, fresh, count, around))
-        return {self._pads[value, padded]: count}
+            self._emit(
+                Node("constant_pad_nd", scope, "copy", ("pad",), 0, {value: reads[value]}, 0, fresh, count, around)
+            )
+        return {self._pads[value, padded]: count} | {other: reads[other] for other in others}
 
     def _operand(self, tensor: int, want: Order, scope: str) -> int:
         if want == ANY:

@@ -35,16 +35,18 @@ def wanted_orders(
         full = given
     orders = {lies.get(i, PLAIN) for i in full}
     if kind in ("elementwise", "activation") or (layout is not None and layout.is_follower(name, kind)):
-        broadcasts = len(full) < len(given) or (kind == "elementwise" and len(given) < len(op.inputs))
-        if layout is not None and len(out) == 4 and layout.is_follower(name, kind):
-            exact = layout.order[0] < 0  # blocks hold whole tensors of one shape only
-            known = orders - {ANY}
-            if layout.order in known and not (exact and (broadcasts or len(known) > 1)):
+        broadcasts = len(full) < len(given)
+        follows = layout is not None and layout.is_follower(name, kind)
+        if layout is not None and layout.order[0] < 0:  # blocks hold whole maps of one shape only, and no constants
+            beside = broadcasts or (kind == "elementwise" and len(given) < len(op.inputs))
+            follows = follows and not beside and len(orders - {ANY}) < 2
+        if layout is not None and len(out) == 4 and follows:
+            if layout.order in orders:
                 return layout.order, layout.order
-            if not known and not (exact and broadcasts):
+            if orders <= {ANY}:
                 return ANY, ANY
         if len(orders) == 1 and kind in ("elementwise", "activation") and not broadcasts:
             (order,) = orders
-            if layout is None or order not in (layout.order, ANY) or layout.is_follower(name, kind):
+            if layout is None or follows or order not in (layout.order, ANY):
                 return order, order
     return PLAIN, PLAIN
