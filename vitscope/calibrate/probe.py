@@ -217,9 +217,8 @@ def _convolutions(kernel: Kernel, size: Geometry, copies: int, rules: FusionRule
             there_and_back += [conv(size.in_channels, size.out_channels), conv(size.out_channels, size.in_channels)]
         return from_an_image(Chain(there_and_back), given)
     convs: list[nn.Module] = [conv(size.in_channels, size.out_channels) for _ in range(copies)]
-    if (
-        rules.padding == "same"
-    ):  # each an input of its own, or all would share what pads it, as nothing does in networks
+    if rules.padding == "same":
+        # each has an input of its own, or all would share what pads it, as nothing does in networks
         convs = [Shifted(each) for each in convs]
     return from_an_image(Sum(convs), given)
 
@@ -364,13 +363,12 @@ def _copying(kernel: Kernel, size: Geometry, copies: int, rules: FusionRules) ->
     if main == "reorder":
         if not kept_in_blocks and size.out_channels <= IMAGE_CHANNELS:
             # of the image itself, which nothing has touched before
-            return nn.Conv2d(size.out_channels, 8, 1, 4), (size.out_channels, *size.out_size)
+            return nn.Conv2d(size.out_channels, 8, 1, stride=4), (size.out_channels, *size.out_size)
         turned = Unblocked if kept_in_blocks else Numbered
         return _on_map(Chain([turned(size.out_channels) for _ in range(copies)]), size)
     if main in ("split", "split_with_sizes", "chunk", "slice", "unbind"):
-        written = (
-            2 * kernel.writes if rules.slice == "each" else kernel.writes
-        )  # each half is a kernel, or both are one
+        # each half is a kernel, or both are one
+        written = 2 * kernel.writes if rules.slice == "each" else kernel.writes
         if main == "unbind":  # whole stretches of memory, as queries, keys and values lie
             if written % (2 * _HEAD):
                 return None
