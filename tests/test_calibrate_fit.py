@@ -10,7 +10,7 @@ from random import Random
 
 import pytest
 
-from vitscope.calibrate.choose import Choice, hold_out
+from vitscope.calibrate.choose import Choice, hold_out, spread
 from vitscope.calibrate.correction import residuals
 from vitscope.calibrate.demand import Demand, rough_s
 from vitscope.calibrate.fit import fit
@@ -253,10 +253,29 @@ def test_a_few_of_every_class_of_products_are_chosen_however_little_they_weigh()
     assert sum(class_of(each.kernel) == "depthwise ragged" for each in chosen) == 4
 
 
-def test_two_of_every_other_class_are_chosen_however_little_they_weigh() -> None:
+def test_one_of_every_other_class_is_chosen_and_then_another_however_little_they_weigh() -> None:
     some = [each for each in demands() if class_of(each.kernel) != "elementwise"]
     rare = [Demand(add(64, side), 1e-12, frozenset({"A"})) for side in (7, 14, 28, 56)]
-    assert sum(class_of(each.kernel) == "elementwise" for each in Choice([*some, *rare]).next(30, {})) == 2
+    choice = Choice([*some, *rare])
+    for _ in range(2):
+        assert sum(class_of(each.kernel) == "elementwise" for each in choice.next(30, {})) == 1
+
+
+def test_one_of_each_class_comes_before_a_second_of_any() -> None:
+    """Where there is time for few, no class goes without."""
+    rare = [Demand(add(64, side), 1e-12, frozenset({"A"})) for side in (7, 14, 28, 56)]
+    every = [each for each in demands() if class_of(each.kernel) != "elementwise"] + rare
+    classes = [class_of(each.kernel) for each in Choice(every).next(30, {})]
+    number = len({class_of(each.kernel) for each in every})
+    assert number > 2 and len(set(classes[:number])) == number
+
+
+def test_the_kernels_held_out_are_timed_between_the_others() -> None:
+    every = demands(30)
+    chosen, tests = every[:20], every[20:24]
+    order = spread(chosen, tests)
+    assert [each for each in order if each in chosen] == chosen and len(order) == 24
+    assert [order.index(each) for each in tests] == [5, 10, 15, 20]
 
 
 def test_nothing_is_chosen_twice_or_after_it_was_left_out() -> None:

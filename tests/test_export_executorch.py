@@ -107,6 +107,38 @@ def test_movements_of_data_stay_inside_the_delegate(tmp_path: Path) -> None:
     assert {"before", "after"} <= set(artifact.scopes.values())
 
 
+class Voids(nn.Module):
+    """A slice of all, an expansion that a division makes anyway, and whole numbers added to floats: of which ExecuTorch
+    makes operations of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv(x)[:, :8]
+        return nn.functional.hardsigmoid(y / (y.mean((2, 3), keepdim=True).abs() + 0.1).expand_as(y))
+
+
+def test_what_changes_nothing_ends_no_delegate(tmp_path: Path) -> None:
+    of = subject_of(Voids(), (3, 8, 8))
+    artifact = export(of, "executorch", tmp_path / "m.pte")
+    assert artifact.notes[-1].startswith("XNNPACK runs all ") and "parts" not in artifact.notes[-1]
+    assert relative_error(run(artifact, of.example()), expected(of)) < 1e-4
+
+
+def test_an_expansion_that_nothing_else_makes_stays(tmp_path: Path) -> None:
+    class Rows(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            row = x[:, :1, :1]
+            return row.expand(1, 3, 8, 8) * row.expand(1, 3, 8, 8)  # each alone gives the shape
+
+    of = subject_of(Rows(), (3, 8, 8))
+    artifact = export(of, "executorch", tmp_path / "m.pte")
+    assert run(artifact, of.example()).shape == (1, 3, 8, 8)
+    assert relative_error(run(artifact, of.example()), expected(of)) < 1e-4
+
+
 class MixedHeads(nn.Module):
     """A softmax between convolutions: over the last axis, whatever the memory's layout."""
 

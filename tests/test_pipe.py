@@ -40,6 +40,17 @@ def answering(line: str, then: str = "") -> RunnerProcess:
     return script(f"import sys, time, os, signal; sys.stdin.readline(); print({line!r}, flush=True); {then}")
 
 
+def child_of(channel: object) -> int | None:
+    """The process that was forked for the channel's file."""
+    assert isinstance(channel, RunnerChannel)
+    pid = channel._process._process.pid
+    try:
+        found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except OSError:
+        return None
+    return int(found[0]) if found else None
+
+
 # ---- a real runtime
 
 
@@ -70,16 +81,6 @@ def test_the_outputs_come_back_in_files(job: Job, tmp_path: Path) -> None:
         assert channel.run() == []
     finally:
         channel.close()
-
-
-def test_the_process_is_gone_when_the_channel_is_closed(job: Job) -> None:
-    channel = HostTarget().open(job, LIMIT_S)
-    assert isinstance(channel, RunnerChannel)
-    pid = channel._process._process.pid
-    channel.close()
-    channel.close()  # twice does no harm
-    with pytest.raises(ProcessLookupError):
-        os.kill(pid, 0)
 
 
 def test_the_host_says_what_it_has_and_what_it_lacks() -> None:
@@ -132,21 +133,68 @@ def test_the_packed_runner_runs_alone_and_speaks_the_same(job: Job, tmp_path: Pa
     assert runner_pyz() == runner_pyz() and len(runner_pyz()) < 200_000
 
 
-def test_one_process_takes_one_file_after_another(job: Job, tmp_path: Path) -> None:
+def test_one_process_forks_for_one_file_after_another(job: Job, tmp_path: Path) -> None:
     """The second file is the one that runs, and one that the runtime refuses ends the process."""
-    channel = HostTarget().open(job, LIMIT_S)
-    assert isinstance(channel, RunnerChannel)
-    pid = channel._process._process.pid
+    channel = HostTarget().open(replace(job, apart=True), LIMIT_S)
+    assert isinstance(channel, RunnerChannel) and channel.opened.apart
+    pid, first = channel._process._process.pid, child_of(channel)
+    assert first
     channel.warm(0.0, 5, 1.0, 5.0)
-    channel.exchange(job)
+    channel.exchange(replace(job, apart=True))
+    assert child_of(channel) not in (None, first)  # a fresh one, of which nothing is left of the first
     with pytest.raises(MeasureError, match="a model is loaded already"):
         channel._ask({"do": "load"}, 0.0)  # the new one is there already
     assert len(channel.block(0.0, 7).samples_s) == 7 and channel._process._process.pid == pid
     damaged = tmp_path / "damaged.onnx"
     damaged.write_bytes(b"no model")
     with pytest.raises(MeasureError, match="host: "):
-        channel.exchange(replace(job, artifact=replace(job.artifact, path=damaged)))
+        channel.exchange(replace(job, artifact=replace(job.artifact, path=damaged), apart=True))
+    assert channel._process._process.poll() is not None and child_of(channel) is None
+
+
+def test_a_file_that_ends_its_forked_process_ends_the_runner_alike(job: Job) -> None:
+    channel = HostTarget().open(replace(job, apart=True), LIMIT_S)
+    child = child_of(channel)
+    assert child
+    os.kill(child, signal.SIGSEGV)
+    with pytest.raises(MeasureError, match="the runner was ended by SIGSEGV during block"):
+        channel.block(0.0, 3)
+    channel.close()
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_nothing_of_a_closed_runner_is_left(job: Job, apart: bool) -> None:
+    channel = HostTarget().open(replace(job, apart=apart), LIMIT_S)
+    assert isinstance(channel, RunnerChannel)
+    pids = [pid for pid in (channel._process._process.pid, child_of(channel)) if pid]
+    assert len(pids) == 1 + apart
+    channel.close()
+    channel.close()  # twice does no harm
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
+def test_what_is_not_loaded_apart_cannot_be_exchanged(job: Job) -> None:
+    channel = HostTarget().open(job, LIMIT_S)
+    assert isinstance(channel, RunnerChannel) and not channel.opened.apart
+    with pytest.raises(MeasureError, match="no model is loaded apart"):
+        channel.exchange(job)
     assert channel._process._process.poll() is not None
+
+
+def test_a_process_with_threads_is_not_forked() -> None:
+    code = (
+        "import sys, threading\n"
+        "from vitscope.measure.runner.__main__ import _can_fork\n"
+        "print(_can_fork())\n"
+        "end = threading.Event()\n"
+        "threading.Thread(target=end.wait).start()\n"
+        "print(_can_fork())\n"
+        "end.set()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[1])
+    assert done.stdout.split() == [str(sys.platform == "linux"), "False"], done.stderr
 
 
 @pytest.mark.parametrize("module", [timing, machine_state])

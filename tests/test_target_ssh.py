@@ -195,10 +195,10 @@ def test_one_process_there_takes_one_file_after_another(server: Server, model: A
     other = tmp_path / "other.onnx"
     other.write_bytes(model.path.read_bytes() + b"\xa2\x1f\x01x")  # the same, and a field 500 that nobody reads
     target = server.target()
-    channel = target.open(job(model), 60.0)
+    channel = target.open(replace(job(model), apart=True), 60.0)
     assert isinstance(channel, RunnerChannel)
     for path in (other, model.path, other):
-        channel.exchange(replace(job(model), artifact=replace(model, path=path)))
+        channel.exchange(replace(job(model), artifact=replace(model, path=path), apart=True))
         assert len(channel.block(0.0, 3).samples_s) >= 3
         assert len(list(Path(target._folder).glob("*.onnx"))) == 1
     channel.close()

@@ -24,6 +24,7 @@ class BlockDemand(Demand):
     block: BlockSpec
     in_shape: Feature
     rough_s: float
+    kernels: int
     repeats: bool  # puts out what it takes in, so that copies stand in a chain
 
 
@@ -32,23 +33,21 @@ def blocks_of(names: Iterable[str], rules: FusionRules, batch: int = 1) -> list[
     each family in turn, so that a few of them are of many families."""
     weights: dict[tuple[BlockSpec, Feature], float] = {}
     families: dict[tuple[BlockSpec, Feature], set[str]] = {}
-    seconds: dict[tuple[BlockSpec, Feature], tuple[float, bool]] = {}
+    sizes: dict[tuple[BlockSpec, Feature], tuple[float, int, bool]] = {}
     for name in names:
         spec = load_spec(name)
         placed = [place for place in flow(spec) if len(features(place.in_shape)) == len(features(place.out_shape)) == 1]
-        times = [
-            sum(map(rough_s, lower(block_graph(place.block, place.in_shape, "deploy", batch), rules)))
-            for place in placed
-        ]
-        for place, own in zip(placed, times, strict=True):
+        kernels = [lower(block_graph(place.block, place.in_shape, "deploy", batch), rules) for place in placed]
+        times = [sum(map(rough_s, own)) for own in kernels]
+        for place, own, own_s in zip(placed, kernels, times, strict=True):
             key = place.block, place.in_shape
-            weights[key] = weights.get(key, 0.0) + own / (sum(times) or 1.0)
+            weights[key] = weights.get(key, 0.0) + own_s / (sum(times) or 1.0)
             families.setdefault(key, set()).add(spec.family or name)
-            seconds[key] = own, place.in_shape == place.out_shape
+            sizes[key] = own_s, len(own), place.in_shape == place.out_shape
     made = [
-        BlockDemand(_stand_in(*key), weight, frozenset(families[key]), *key, *seconds[key])
+        BlockDemand(_stand_in(*key), weight, frozenset(families[key]), *key, *sizes[key])
         for key, weight in weights.items()
-        if 0 < seconds[key][0] < _MOST_S
+        if 0 < sizes[key][0] < _MOST_S
     ]
     made.sort(key=lambda each: -each.weight)
     turns: dict[str, int] = {}

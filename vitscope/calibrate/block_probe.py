@@ -19,12 +19,14 @@ from vitscope.spec.shape import features
 from vitscope.subject import spread_constants
 
 _LEAST_S, _MOST_COPIES = 30e-3, 16  # roughly, of all copies together: as much as a network goes through
+_MOST_KERNELS = 150  # of all copies together: each takes a converter its time
 
 
 def block_probe(demand: BlockDemand, rules: FusionRules, batch: int = 1) -> Probe | None:
     """The probe of a block; None for one whose input is no image and no tokens."""
     shape = features(demand.in_shape)[0].tensor(batch)
-    copies = min(_MOST_COPIES, max(1, ceil(_LEAST_S / demand.rough_s))) if demand.repeats else 1
+    most = min(_MOST_COPIES, max(1, _MOST_KERNELS // demand.kernels))
+    copies = min(most, ceil(_LEAST_S / demand.rough_s)) if demand.repeats else 1
     if len(shape) not in (3, 4):
         return None
 

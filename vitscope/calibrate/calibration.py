@@ -12,7 +12,7 @@ from typing import Literal
 
 from vitscope.calibrate.block import blocks_of
 from vitscope.calibrate.block_probe import block_probe
-from vitscope.calibrate.choose import Choice, hold_out
+from vitscope.calibrate.choose import Choice, hold_out, spread
 from vitscope.calibrate.demand import Demand, demand, kernels_of
 from vitscope.calibrate.fit import fit
 from vitscope.calibrate.held_out import fitted
@@ -26,7 +26,7 @@ from vitscope.latency.runtime import FusionRules
 from vitscope.measure.channel import MeasureError
 
 _FIRST, _GROWTH = 96, 1.5  # kernels of the first round, and how many times as many are timed after each further one
-_HELD_OUT = 60
+_HELD_OUT = 40
 _FLAT_ROUNDS = 3  # that must bring the error of kernels held out down
 _FLAT = 0.005  # by so much, in its own unit
 _UNKNOWN, _DOUBT = 0.3, 4
@@ -143,12 +143,13 @@ def calibrate(
             while number <= done:
                 number = int(number * _GROWTH)
             chosen = choice.next(number - done, errors)
-            if not curve:
-                chosen += [each for each in demands if each.kernel in tests]
             if not chosen:
                 ended = "every kernel of these networks is timed"
                 break
-            Random(seed + number).shuffle(chosen)
+            if curve:
+                Random(seed + number).shuffle(chosen)
+            else:  # in the order of choice, which takes each class in turn: there may not be the time for all
+                chosen = spread(chosen, [each for each in demands if each.kernel in tests])
             if not time_all(chosen, len(results) + len(chosen)):
                 ended = f"the kernels' share of the budget of {budget_s / 60:.3g} minutes is spent"
             train = [each for kernel, each in results.items() if kernel not in tests]
@@ -173,7 +174,7 @@ def calibrate(
         found = timer.times(
             [partial(block_probe, each, rules, place.batch) for each in left],
             lambda name: say("block", name, sum(each.is_block for each in results.values())),
-            ahead=1,  # which take long: what lies ready when the time is over was for nothing
+            ahead=2,  # which take long: what lies ready when the time is over was for nothing
         )
         for each in left:
             if clock() >= end:

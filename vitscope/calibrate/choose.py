@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 _REACH = 1.0  # how far a timed kernel tells of others, in units of axes_of
 # Kernels of each class of products, and of each other: what networks other than the zoo's have most may be what it has least.
 _FEWEST_PRODUCTS, _FEWEST = 4, 2
+_FEWEST_AT_FIRST = 1  # of each other: there may be no time for a second choice
 _KNOWN = 0.1  # of the error of a class that is left to a kernel beside a timed one
 
 
@@ -81,13 +82,18 @@ class Choice:
         return chosen
 
     def _few_of_each(self, number: int) -> list[Demand]:
-        """Of each class that has too few timed kernels those that tell most of it, products first."""
+        """Of each class that has too few timed kernels those that tell most of it, products first: one of each, then
+        another of each, since there may not be the time for all."""
         chosen: list[Demand] = []
-        for name in sorted(self.members, key=lambda name: (name not in PRODUCTS, name)):
-            fewest = _FEWEST_PRODUCTS if name in PRODUCTS else _FEWEST
-            while len(chosen) < number and self._timed[name] < fewest and any(self._left[name]):
-                chosen.append(self.members[name][int(self._gains(name).argmax())])
-                self.cover(chosen[-1])
+        others = _FEWEST if any(self._timed.values()) else _FEWEST_AT_FIRST
+        classes = sorted(self.members, key=lambda name: (name not in PRODUCTS, name))
+        for few in range(1, _FEWEST_PRODUCTS + 1):
+            for name in classes:
+                if few > (_FEWEST_PRODUCTS if name in PRODUCTS else others):
+                    continue
+                if len(chosen) < number and self._timed[name] < few and any(self._left[name]):
+                    chosen.append(self.members[name][int(self._gains(name).argmax())])
+                    self.cover(chosen[-1])
         return chosen
 
     def _gains(self, name: str) -> np.ndarray:
@@ -108,3 +114,10 @@ def hold_out(demands: Sequence[Demand], number: int, seed: int, taken: Collectio
         pick = random.choices(range(len(left)), [each.weight for each in left])[0]
         found.append(left.pop(pick))
     return found
+
+
+def spread(chosen: Sequence[Demand], among: Sequence[Demand]) -> list[Demand]:
+    """`chosen` in order, with `among` between them at equal distances."""
+    placed = [(index / len(chosen), each) for index, each in enumerate(chosen)]
+    placed += [((index + 1) / (len(among) + 1), each) for index, each in enumerate(among)]
+    return [each for _, each in sorted(placed, key=lambda item: item[0])]

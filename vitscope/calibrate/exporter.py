@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import shutil
@@ -29,6 +30,9 @@ from vitscope.subject import subject_of
 Build = Callable[[], Probe | None]  # of a module, so that another process can call it
 
 _MOST_WORKERS = 4  # a converter holds up to a gigabyte
+_YOUNG = (
+    100_000  # objects between two looks for garbage: converters make millions, and looking takes a fifth of their time
+)
 
 
 @dataclass(frozen=True)
@@ -103,11 +107,16 @@ def _start() -> None:
     """A worker: a Ctrl-C is its parent's to answer."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
+    gc.set_threshold(_YOUNG)
 
 
 def _exported(build: Build, form: _Form, folder: Path) -> Exported | None:
-    with shown() if form.is_shown else silenced():
-        return _written(build, form, folder)
+    try:
+        with shown() if form.is_shown else silenced():
+            return _written(build, form, folder)
+    finally:
+        gc.collect()
+        gc.freeze()  # what is left is the converter's own: not to be gone through again and again
 
 
 def _written(build: Build, form: _Form, folder: Path) -> Exported | None:

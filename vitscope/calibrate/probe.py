@@ -276,8 +276,10 @@ def _norms(kernel: Kernel, size: Geometry, copies: int) -> tuple[nn.Module, Size
         body = Summed(norms) if kernel.reads >= 2 * kernel.writes else Chain(norms)
         return Tokens(body), (1, rows, length)
     if kernel.main == "native_batch_norm":
-        norms = Chain([nn.BatchNorm2d(size.out_channels) for _ in range(copies)])
-        return from_an_image(norms, (size.out_channels, *size.out_size))
+        parts = Chain(
+            [Between(nn.BatchNorm2d(size.out_channels)) for _ in range(copies)]
+        )  # two in a row stop ExecuTorch
+        return from_an_image(parts, (size.out_channels, *size.out_size))
     if kernel.main == "native_group_norm":
         channels = kernel.weights // 2 or rows
         positions = length * rows // channels

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from functools import partial
 from statistics import median
 from typing import Any, NamedTuple
@@ -34,7 +32,7 @@ _TOLERANCE = 0.05
 SWEEPS_BYTES = 4_000_000, 32_000_000
 _LIMITS = Protocol()  # its limits of what counts as slowed by something else: the block is measured again
 _RETRIES = 4
-_AHEAD = 2
+_AHEAD = 4
 
 
 class _Nothing(nn.Module):
@@ -57,25 +55,21 @@ class _Block(NamedTuple):
 
 class Timer:
     """Times one probe after another, each in a process of its own, as networks are: memory that was freed and taken again
-    lies so badly that a kernel takes up to twice as long in it. Some probes are exported at a time, and a process started
-    for each, which loads its runtime with a file that does next to nothing; then they are timed, and nothing else runs.
-    To be used as a context.
+    lies so badly that a kernel takes up to twice as long in it. Some probes are exported at a time; then they are timed, and
+    nothing else runs. To be used as a context.
     """
 
     def __init__(self, place: Place):
         self.place = place
         self.opened: Any = None
         self._speed = Speed()
-        self._keeps_processes = True  # until the first of them shows otherwise
-        self._nothing: Job | None = None
-        self._started: deque[Future[Channel]] = deque()
+        self._open: Channel | None = None  # that the next file can be exchanged for the last in
         self.sweeps = True
 
     def __enter__(self) -> Timer:
         self._stack = ExitStack()
         self._exporter = self._stack.enter_context(Exporter(self.place))
-        self._starter = self._stack.enter_context(ThreadPoolExecutor(self._exporter.workers))
-        self._stack.callback(self._drop)
+        self._stack.callback(self._close)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -90,11 +84,8 @@ class Timer:
         assert exported is not None
         if exported.artifact is None:
             raise MeasureError(f"{self.place.target.name}: {exported.reason}")
-        self._nothing = self._job(exported.artifact)
-        found = []
-        for _ in range(3):
-            self._start(1)
-            found.append(self._time(exported))
+        found = [self._time(exported) for _ in range(3)]
+        shutil.rmtree(exported.artifact.path.parent, ignore_errors=True)
         times = [each.seconds for each in found if each.seconds is not None]
         if not times:
             raise MeasureError(f"{self.place.target.name}: {found[0].reason}")
@@ -108,71 +99,50 @@ class Timer:
         number = ahead * self._exporter.workers
         for first in range(0, len(builds), number):
             part = builds[first : first + number]
-            self._start(len(part))
-            ready = self._exporter.export(part)
-            wait(self._started)
-            for exported in ready:
+            for exported in self._exporter.export(part):
                 if exported is None:
                     yield None
                     continue
                 on_start(exported.name)
                 yield self._time(exported)
+                if exported.artifact is not None:
+                    shutil.rmtree(exported.artifact.path.parent, ignore_errors=True)
 
     def _time(self, exported: Exported) -> Timed:
         known: dict[str, Any] = {"wanted": exported.wanted, "copies": exported.copies, "kernels": exported.kernels}
         if exported.artifact is None:
             return Timed(**known, times=(), reason=exported.reason)
         try:
-            channel = self._load(self._job(exported.artifact))
-            try:
-                found = self._measure(channel)
-            finally:
-                channel.close()
+            found = self._measure(self._load(exported.artifact))
         except UnavailableError:
             raise
         except VitscopeError as error:
+            self._close()
             return Timed(**known, times=(), reason=" ".join(str(error).split()))
-        finally:
-            if self._nothing is None or exported.artifact.path != self._nothing.artifact.path:
-                shutil.rmtree(exported.artifact.path.parent, ignore_errors=True)
         low, middle, high = _quartiles(found[0].samples_s)
         times = tuple(Time(block.swept_bytes, median(block.samples_s)) for block in found)
         return Timed(
             **known, times=times, spread=(high - low) / 2 / middle, slowed=any(block.slowed for block in found)
         )
 
-    def _job(self, artifact: Artifact) -> Job:
+    def _load(self, artifact: Artifact) -> Channel:
         place = self.place
-        return Job(
+        job = Job(
             artifact=artifact, runtime=place.runtime, threads=place.threads, affinity=place.affinity,
-            unit=RUNTIMES[place.runtime].units[0],
+            unit=RUNTIMES[place.runtime].units[0], apart=True,
         )  # fmt: skip
-
-    def _start(self, number: int) -> None:
-        """Start the processes of the next probes beside what follows; where a target starts a program for each file, none."""
-        if self._nothing is not None and self._keeps_processes:
-            for _ in range(number - len(self._started)):
-                self._started.append(self._starter.submit(self.place.target.open, self._nothing, self.place.timeout_s))
-
-    def _load(self, job: Job) -> Channel:
-        if not self._started:
-            channel = self.place.target.open(job, self.place.timeout_s)
+        if isinstance(self._open, RunnerChannel) and self._open.opened.apart:
+            self._open.exchange(job)  # which closes it where it fails
         else:
-            channel = self._started.popleft().result()
-            self._keeps_processes = isinstance(channel, RunnerChannel)
-            if isinstance(channel, RunnerChannel):
-                channel.exchange(job)  # which closes it where it fails
-            else:
-                channel.close()
-                channel = self.place.target.open(job, self.place.timeout_s)
-        self.opened = channel.opened
-        return channel
+            self._close()
+            self._open = place.target.open(job, place.timeout_s)
+        self.opened = self._open.opened
+        return self._open
 
-    def _drop(self) -> None:
-        """The processes that no probe asks for any more."""
-        while self._started:
-            with suppress(VitscopeError):
-                self._started.popleft().result().close()
+    def _close(self) -> None:
+        if self._open is not None:
+            self._open.close()
+            self._open = None
 
     def _measure(self, channel: Channel) -> list[_Block]:
         """One block for each of SWEEPS_BYTES; one alone where a target's own program runs, which takes no requests between

@@ -78,7 +78,7 @@ def lower(
     program: Any = exported(subject, precision)
     try:
         with silenced():
-            if decompositions:
+            if decompositions and any(node.target in decompositions for node in program.graph.nodes):
                 program = program.run_decompositions(dict(decompositions))
             program = constant_prop_pass(program)  # before quantising, or it would turn int8 weights back into fp32
             if precision == "int8":
@@ -121,6 +121,7 @@ def _written_out() -> dict[Any, Any]:
     - XNNPACK's only GELU is the exact one, and ExecuTorch gives it those by tanh too. 0.5·(1 + tanh z) = sigmoid 2z.
     - Its own kernel of a group norm takes the variance as mean of squares minus square of mean: over the 10⁵ elements of a
       map four digits are left. XNNPACK has every operation below, so that the norm ends no delegate either.
+    - Its hard sigmoid adds whole numbers, which an operation of its own turns into floats at every inference.
     """
     import torch
 
@@ -130,6 +131,9 @@ def _written_out() -> dict[Any, Any]:
         if approximate != "tanh":
             return NotImplemented
         return x * torch.sigmoid(x * (x * x * (2 * 0.044715 * _TANH) + 2 * _TANH))
+
+    def hardsigmoid(x: torch.Tensor) -> Any:
+        return torch.clamp(x + 3.0, 0.0, 6.0) / 6.0
 
     def group_norm(
         x: torch.Tensor, num_groups: int, weight: Any = None, bias: Any = None, eps: float = 1e-5, cudnn: bool = True
@@ -151,20 +155,23 @@ def _written_out() -> dict[Any, Any]:
             normed = normed * weight.reshape(1, C, 1, 1)
         return normed if bias is None else normed + bias.reshape(1, C, 1, 1)
 
-    return {aten.gelu.default: gelu, aten.group_norm.default: group_norm}
+    return {aten.gelu.default: gelu, aten.group_norm.default: group_norm, aten.hardsigmoid.default: hardsigmoid}
 
 
 def _in_xnnpacks_words(module: Any) -> Any:
     """A pass: say with views and slices, which XNNPACK has, what torch says with other movements of data.
 
-    Expansions to the shape that a tensor already has go; squeezed and inserted axes are views; one of an axis, and
-    each part of a split, is a slice.
+    Expansions go where the tensor has that shape already or its readers expand it themselves (the norms of EdgeNeXt's
+    attention); so do aliases, which slices of a whole axis leave (GhostNet): each is a copy of ExecuTorch's own that ends a
+    delegate. Squeezed and inserted axes are views; one of an axis, and each part of a
+    split, is a slice.
     """
     from executorch.exir.dialects._ops import ops
     from torch.fx.passes.infra.pass_base import PassResult
 
     aten: Any = ops.edge.aten
     views = {aten.squeeze_copy.dim, aten.squeeze_copy.dims, aten.unsqueeze_copy.default}
+    by_element = {aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor}
     graph = module.graph
     changed = False
 
@@ -176,6 +183,17 @@ def _in_xnnpacks_words(module: Any) -> Any:
 
     def shape(node: Any) -> list[int]:
         return [int(size) for size in node.meta["val"].shape]
+
+    def is_expanding(user: Any, node: Any) -> bool:
+        """Whether another input alone gives `user`, an operation by element, its shape."""
+        others = [each for each in user.args if each is not node and hasattr(each, "meta")]
+        return user.target in by_element and any(shape(each) == shape(user) for each in others)
+
+    def is_void(node: Any) -> bool:
+        """Whether it gives back what it takes, or nothing else than its readers make of that."""
+        if node.target == aten.expand_copy.default:
+            return shape(node) == shape(node.args[0]) or all(is_expanding(user, node) for user in node.users)
+        return bool(node.target == aten.alias_copy.default)
 
     def slice_as(node: Any, source: Any, axis: int, start: int, length: int) -> Any:
         """`length` of `source` from `start`, in the shape of `node`."""
@@ -192,7 +210,7 @@ def _in_xnnpacks_words(module: Any) -> Any:
     for node in list(graph.nodes):
         if node.op != "call_function":
             continue
-        if node.target == aten.expand_copy.default and shape(node) == shape(node.args[0]):
+        if is_void(node):
             replace(node, node.args[0])
         elif node.target in views:
             replace(node, call(aten.view_copy.default, (node.args[0], shape(node)), node))

@@ -27,6 +27,7 @@ class Job:
     threads: int = 1
     affinity: tuple[int, ...] = ()
     options: tuple[tuple[str, str], ...] = ()
+    apart: bool = False  # where it can be: in a process forked for it from one whose runtime is loaded, for many files
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +40,7 @@ class Opened:
     system: str
     load_s: float
     cores: int | None = None  # of the target, where it tells
+    apart: bool = False  # as the job asked: another can be exchanged for it
     notes: tuple[str, ...] = ()
 
 

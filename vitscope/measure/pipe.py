@@ -155,9 +155,10 @@ class RunnerChannel:
         self.opened = self._load(job)
 
     def exchange(self, job: Job) -> None:
-        """Put the file of another job into this process, whose runtime is loaded and warm. A failure ends the process.
+        """Load the file of another job apart, in a fresh process, for which the runtime need not be loaded again. A failure
+        ends all.
 
-        The file before is taken away from the target: who exchanges has many.
+        The file before is taken away from the target: who exchanges has many. Only where `opened.apart`.
         """
         try:
             self._ask({"do": "unload"}, 0.0)
@@ -175,7 +176,7 @@ class RunnerChannel:
             return Opened(
                 runtime_version=str(answer["runtime_version"]), host=str(answer["host"]),
                 processor=str(answer["processor"]), system=str(answer["system"]), load_s=float(answer["load_s"]),
-                cores=answer.get("cores"), notes=tuple(map(str, answer["notes"])),
+                cores=answer.get("cores"), notes=tuple(map(str, answer["notes"])), apart=bool(answer.get("apart")),
             )  # fmt: skip
         except UnavailableError as error:
             process.close()
@@ -252,7 +253,7 @@ def load_message(job: Job, path: str) -> dict[str, Any]:
     return {
         "do": "load", "runtime": job.runtime, "adapter": RUNTIMES[job.runtime].adapter, "path": path,
         "input_shape": list(job.artifact.input_shape), "precision": job.artifact.precision, "unit": job.unit,
-        "threads": job.threads, "affinity": list(job.affinity), "options": dict(job.options),
+        "threads": job.threads, "affinity": list(job.affinity), "options": dict(job.options), "apart": job.apart,
         "names": list(job.artifact.scopes),  # in the order of the file, for a runtime that profiles without names
     }  # fmt: skip
 

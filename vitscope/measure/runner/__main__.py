@@ -1,7 +1,8 @@
 """The runner: answers one JSON line on stdin with one on stdout, holding one model of one runtime in this process.
 
-Its messages (`do`): versions, load, unload, warm, block, profile, run, quit; the end of stdin quits too. What went wrong is an
-answer as well: `{"error": one line, "kind": "missing" | "refused" | "failed"}`. Runtimes print what they like: the
+Its messages (`do`): versions, load, unload, warm, block, profile, run, quit; the end of stdin quits too. A file that is loaded
+`apart` gets a process of its own, forked from one that has loaded its runtime and nothing else. What went wrong is an answer
+as well: `{"error": one line, "kind": "missing" | "refused" | "failed"}`. Runtimes print what they like: the
 protocol's own descriptor is moved away before any is loaded, and what they write to stdout goes to stderr.
 
 Standard library only, Python 3.8 and later, because it is copied to boards that have nothing else (vitscope.measure.pack).
@@ -11,10 +12,10 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import gc
 import importlib
 import json
 import os
+import signal
 import sys
 import time
 from typing import Any, BinaryIO
@@ -40,6 +41,7 @@ class Runner:
     def __init__(self) -> None:
         self.model: Any = None
         self.cores: tuple[int, ...] = ()
+        self.is_forked = False
 
     def versions(self, message: dict[str, Any]) -> dict[str, Any]:
         """Of each of `adapters` (runtime → module of this package), the version, or why it is not here."""
@@ -52,7 +54,8 @@ class Runner:
         return {"runtimes": found, **machine_state.machine()}
 
     def load(self, message: dict[str, Any]) -> dict[str, Any]:
-        """Hold this process to `affinity` and `threads`, import the adapter, load the file at `path`."""
+        """Hold this process to `affinity` and `threads`, import the adapter, load the file at `path`: `apart` in a process
+        that is forked for it, where this one can be. That process answers from then on, until it is to unload."""
         if self.model is not None:
             raise Refusal("failed", "a model is loaded already")
         self.cores = tuple(message.get("affinity") or ())
@@ -64,6 +67,12 @@ class Runner:
             version = adapter.version()
         except Exception as error:
             raise Refusal("missing", _line(error)) from error
+        if message.get("apart") and _can_fork():
+            child = os.fork()
+            if child:
+                _outlive(child)
+                return {"ok": "unload"}  # which the child was asked
+            self.is_forked = True
         start = time.perf_counter()
         try:
             self.model = adapter.load(message["path"], message)
@@ -72,14 +81,14 @@ class Runner:
         except Exception as error:
             raise Refusal("refused", _line(error)) from error
         taken = time.perf_counter() - start
-        answer = {"runtime_version": version, "load_s": taken, "notes": list(self.model.notes)}
+        answer = {"runtime_version": version, "load_s": taken, "notes": list(self.model.notes), "apart": self.is_forked}
         return {**answer, **machine_state.machine()}
 
     def unload(self, message: dict[str, Any]) -> dict[str, Any]:
-        """Forget the model, so that this process, whose runtime is loaded and warm, can take another file."""
-        self.model = None
-        gc.collect()
-        return {}
+        """End the process that was forked for the model, and let the one that it was forked from answer."""
+        if not self.is_forked:
+            raise Refusal("failed", "no model is loaded apart")
+        os._exit(0)
 
     def warm(self, message: dict[str, Any]) -> dict[str, Any]:
         done = timing.warm_up(
@@ -159,6 +168,26 @@ def _hold_to(cores: tuple[int, ...]) -> None:
         os.sched_setaffinity(0, cores)
     except (OSError, ValueError) as error:
         raise Refusal("refused", f"cannot be held to cores {', '.join(map(str, cores))}: {error}") from error
+
+
+def _can_fork() -> bool:
+    """Whether a fork of this process is as good as new: its threads, if it has any, would not be there."""
+    try:
+        return len(os.listdir("/proc/self/task")) == 1
+    except OSError:
+        return False  # no Linux: elsewhere what a runtime has loaded may not outlive a fork
+
+
+def _outlive(child: int) -> None:
+    """Wait for `child`, and end as it did if that was in any other way than on request."""
+    _, status = os.waitpid(child, 0)
+    if os.WIFSIGNALED(status):
+        number = os.WTERMSIG(status)
+        with contextlib.suppress(OSError):  # of signals that always end a process
+            signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+    if os.WEXITSTATUS(status):
+        os._exit(os.WEXITSTATUS(status))
 
 
 def _line(error: BaseException) -> str:

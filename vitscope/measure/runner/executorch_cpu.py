@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from vitscope.measure.runner import executorch_names, xnnpack_trace
@@ -14,9 +15,22 @@ _WARM = 5  # inferences before the profile
 def version() -> str:
     from importlib.metadata import version as installed
 
-    import executorch.extension.pybindings.portable_lib  # noqa: F401  # brings torch; an ImportError says what is missing
-
+    _bindings()
     return installed("executorch")
+
+
+def _bindings() -> Any:
+    """The bindings themselves, which take their names from torch. `portable_lib` beside them hands them on unchanged, and
+    imports the exporter first, which takes three times as long. An ImportError says what is missing."""
+    import torch  # noqa: F401
+
+    if sys.platform == "win32":
+        from executorch.extension.pybindings import portable_lib  # which tells Windows where the libraries lie
+
+        return portable_lib
+    from executorch.extension.pybindings import _portable_lib  # type: ignore[attr-defined]
+
+    return _portable_lib
 
 
 class Model:
@@ -24,10 +38,9 @@ class Model:
 
     def __init__(self, path: str, options: dict[str, Any]):
         import torch
-        from executorch.extension.pybindings import portable_lib
 
         self._path, self._options = path, options
-        self._program = portable_lib._load_program(path)
+        self._program = _bindings()._load_program(path)
         self._method = self._program.load_method("forward")
         info = self._program.method_meta("forward").input_tensor_meta(0)
         array = fitted(noise(options["input_shape"]), info.sizes(), _TYPES[info.dtype()])
@@ -51,10 +64,8 @@ class Model:
         The wheel is built without ExecuTorch's event tracer. Kernels are timed in whole microseconds; operations of
         ExecuTorch's own are timed together with its handing over, between one call of XNNPACK and the next.
         """
-        from executorch.extension.pybindings import _portable_lib  # type: ignore[attr-defined]
-
         try:
-            with xnnpack_trace.watched(str(_portable_lib.__file__)) as calls:
+            with xnnpack_trace.watched(str(_bindings().__file__)) as calls:
                 model = Model(self._path, self._options)
                 for _ in range(_WARM):
                     model.run()
@@ -68,9 +79,8 @@ class Model:
 def load(path: str, options: dict[str, Any]) -> Model:
     """The .pte file at `path`, ready to run. `options`: `threads`, `input_shape`, `names` of its operations in order."""
     import torch
-    from executorch.extension.pybindings import portable_lib
 
     torch.set_num_threads(1)  # its pool serves none of this
     # The one way to the size of the pool that XNNPACK takes its threads from; the name is the package's own.
-    portable_lib._unsafe_reset_threadpool(int(options.get("threads", 1)))
+    _bindings()._unsafe_reset_threadpool(int(options.get("threads", 1)))
     return Model(path, options)
