@@ -27,11 +27,12 @@ from vitscope.measure.speed import Speed
 
 _WARM_S, _WARM_RUNS, _WARM_LIMIT_S = 0.02, 4, 1.0
 _BLOCK_S, _BLOCK_RUNS = 0.07, 12
+_ENOUGH_RUNS = 60  # for a median, of what is short: between two runs far more is gone through than in them
 _TOLERANCE = 0.05
 # What is gone through between inferences: no less than a small network does, and more than the caches of most cores hold.
 SWEEPS_BYTES = 4_000_000, 32_000_000
 _LIMITS = Protocol()  # its limits of what counts as slowed by something else: the block is measured again
-_RETRIES = 4
+_RETRIES = 3
 _AHEAD = 4
 
 
@@ -148,16 +149,20 @@ class Timer:
         """One block for each of SWEEPS_BYTES; one alone where a target's own program runs, which takes no requests between
         inferences."""
         channel.warm(_WARM_S, _WARM_RUNS, _TOLERANCE, _WARM_LIMIT_S)
-        if isinstance(channel, RunnerChannel):
-            return [self._block(partial(channel.block, sweep_bytes=size), size) for size in SWEEPS_BYTES]
-        self.sweeps = False
-        return [self._block(channel.block, 0)]
+        if not isinstance(channel, RunnerChannel):
+            self.sweeps = False
+            return [self._block(channel.block, 0, _BLOCK_S)]
+        blocks: list[_Block] = []
+        for size in SWEEPS_BYTES:
+            least_s = min([_BLOCK_S, *(_ENOUGH_RUNS * median(each.samples_s) for each in blocks)])
+            blocks.append(self._block(partial(channel.block, sweep_bytes=size), size, least_s))
+        return blocks
 
-    def _block(self, block: Callable[[float, int], Samples], swept_bytes: int) -> _Block:
+    def _block(self, block: Callable[[float, int], Samples], swept_bytes: int, least_s: float) -> _Block:
         """The first block that nothing slowed; else the fastest, and that it was slowed."""
         blocks: list[Samples] = []
         for _ in range(_RETRIES):
-            blocks.append(block(_BLOCK_S, _BLOCK_RUNS))
+            blocks.append(block(least_s, _BLOCK_RUNS))
             around = (blocks[-1].before, blocks[-1].after)
             self._speed.read(around)
             if not self._speed.is_slowed(around, _LIMITS):
