@@ -32,7 +32,7 @@ _FLAT = 0.005  # by so much, in its own unit
 _UNKNOWN, _DOUBT = 0.3, 4
 _SLOW = 0.12  # a kernel that took this much longer than predicted is timed once more
 _KERNELS = 0.6  # of the time, for kernels alone; then blocks of networks are timed
-_FITTING_S = 40.0  # of the budget, kept for the fits and the held-out report
+_FITTING_S = 70.0  # of the budget, kept for the last fits and the held-out report
 
 
 @dataclass(frozen=True, slots=True)
