@@ -126,6 +126,23 @@ def test_noise_is_averaged_and_a_slowed_probe_moves_little() -> None:
     assert sum(errors) / len(errors) < 0.04
 
 
+def test_times_that_something_was_seen_to_slow_count_for_less() -> None:
+    """A quarter of them, by half, and each the more the more was swept: as memory that is shared with others is slow."""
+    random = Random(3)
+
+    def fitted(flagged: bool) -> float:
+        seen = [timed(kernel, noise=random.gauss(0, 0.02)) for kernel in kernels(0, 150)]
+        for i in range(0, len(seen), 4):
+            times = tuple(replace(each, seconds=each.seconds * (1.5 + 0.5 * n)) for n, each in enumerate(seen[i].times))
+            seen[i] = replace(seen[i], times=times, slowed=flagged)
+        found = fit(seen, FLOOR_S, 4)
+        network = kernels(1, 60)
+        return abs(found.total_s(network, 4) / TRUTH.total_s(network, 4) - 1)  # type: ignore[operator]
+
+    known, unknown = fitted(True), fitted(False)
+    assert known < 0.03 < unknown
+
+
 def slow_in_between(kernel: Kernel) -> float:
     """What no formula here knows: pointwise kernels of about 128 channels take half as long again."""
     if kernel.kind != "pointwise" or kernel.geometry is None:

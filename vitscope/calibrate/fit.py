@@ -37,7 +37,8 @@ TILES = (1, 4, 8, 16, 32)  # what output channels of a class may be padded to; t
 ROW_TILES = (1, 4, 5, 6, 7, 8, 12, 14, 16)  # likewise rows, or columns of what has a window
 _FEWEST_TILED = 12  # probes of a class, below which nothing is said of its tiles
 _LIKE_POINTWISE = frozenset({"conv", "linear"})
-_ROBUST = 0.1  # residuals in ln beyond this weigh less: a probe that something slowed, an algorithm of its own
+_ROBUST = 0.1  # residuals in ln beyond this weigh less: an algorithm of its own, or what something slowed unseen
+_SLOWED = 4.0  # times as far may a time be off beside which something else was seen to run
 
 # Priors as (value, how far in ln one may be from it). Wide: the probes decide, and these only what no probe says.
 _PRIORS = {
@@ -79,6 +80,7 @@ class _Runs:
     through: np.ndarray  # bytes from one inference to the next
     weights: np.ndarray  # bytes × of which class, as a matrix (runs, classes)
     waiting: np.ndarray  # what each of _WAITING is of: kernels, bytes that they write, and bytes for activations
+    unsure: np.ndarray  # how far in ln each may be off before it weighs less
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,8 @@ def fit(
 ) -> ClassCosts:
     """The costs that explain `timed`, in relative error. `corrected` are the classes that get a correction (all: None).
 
-    Probes that were refused say nothing. `floor_s` is what an empty network takes.
+    Probes that were refused say nothing, those that something slowed little, and of a correction nothing. `floor_s` is what an
+    empty network takes.
     """
     known = [each for each in timed if each.seconds is not None and any(kernel.geometry for kernel in each.kernels)]
     problem = _Problem(known, floor_s, element_bytes)
@@ -116,7 +119,8 @@ def fit(
         x = problem.solve(x, tiles)
     costs = problem.costs(x, tiles)
     wanted = {class_of(each.wanted) for each in known} if corrected is None else set(corrected)
-    points = {name: found for name, found in residuals(known, costs, element_bytes).items() if name in wanted}
+    quiet = [each for each in known if not each.slowed]
+    points = {name: found for name, found in residuals(quiet, costs, element_bytes).items() if name in wanted}
     return replace(costs, corrections=corrections(points))
 
 
@@ -208,7 +212,8 @@ class _Problem:
         chosen = np.flatnonzero(np.isin(rows.probe, probes))
         own = np.flatnonzero(np.isin(runs.probe, probes))
         runs = _Runs(
-            np.searchsorted(probes, runs.probe[own]), runs.log_s[own], runs.through[own], runs.weights[own], runs.waiting[own]
+            np.searchsorted(probes, runs.probe[own]), runs.log_s[own], runs.through[own], runs.weights[own],
+            runs.waiting[own], runs.unsure[own],
         )  # fmt: skip
         return _Rows(
             tuple(rows.kernels[i] for i in chosen), np.searchsorted(probes, rows.probe[chosen]), rows.count[chosen],
@@ -273,8 +278,8 @@ class _Problem:
         jacobian[:, -6] = -2 * (1 - lost) * waiting
         jacobian[:, -5:-1] = waits
         jacobian[:, -1] = floor
-        residual, slope = soft_l1((np.log(total) - runs.log_s) / _ROBUST)
-        jacobian *= (slope / total / _ROBUST)[:, None]
+        residual, slope = soft_l1((np.log(total) - runs.log_s) / runs.unsure)
+        jacobian *= (slope / total / runs.unsure)[:, None]
         return (
             np.concatenate([residual, self.links @ x - self.prior]),
             np.concatenate([jacobian, self.links]),
@@ -335,6 +340,7 @@ def _runs(timed: Sequence[Timed], classes: Sequence[str], element_bytes: int) ->
              float(sizes[i].arena_bytes))
             for i, _ in flat
         ]),
+        unsure=np.array([_ROBUST * (_SLOWED if timed[i].slowed else 1.0) for i, _ in flat]),
     )  # fmt: skip
 
 

@@ -37,9 +37,9 @@ class Time:
 class Timed:
     """A probe with its time: `wanted` stands `copies` times in it, `kernels` are all that the runtime makes of it.
 
-    `times` are of one process, the least swept first; none where the format or the runtime refused it, for `reason`. `spread`
-    is half the distance of the first's quartiles as a share of its median. `slowed`: something else ran beside all of its
-    blocks.
+    `times` are of one process, the least swept first, without those beside which something else ran, if any are left; none
+    where the format or the runtime refused it, for `reason`. `spread` is half the distance of the first's quartiles as a share
+    of its median. `slowed`: something else ran beside all.
     """
 
     wanted: Kernel

@@ -120,11 +120,10 @@ class Timer:
         except VitscopeError as error:
             self._close()
             return Timed(**known, times=(), reason=" ".join(str(error).split()))
-        low, middle, high = _quartiles(found[0].samples_s)
-        times = tuple(Time(block.swept_bytes, median(block.samples_s)) for block in found)
-        return Timed(
-            **known, times=times, spread=(high - low) / 2 / middle, slowed=any(block.slowed for block in found)
-        )
+        kept = [block for block in found if not block.slowed] or found
+        low, middle, high = _quartiles(kept[0].samples_s)
+        times = tuple(Time(block.swept_bytes, median(block.samples_s)) for block in kept)
+        return Timed(**known, times=times, spread=(high - low) / 2 / middle, slowed=kept[0].slowed)
 
     def _load(self, artifact: Artifact) -> Channel:
         place = self.place
