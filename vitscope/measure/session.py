@@ -107,7 +107,7 @@ def measure(
                 failed.add(job)
                 yield Failed(job, error)
             for job in group:
-                if job not in failed and on_round is not None:
+                if job not in failed and on_round is not None and session.rounds[job]:  # none where all were set aside
                     on_round(job, tuple(session.rounds[job]))
 
 
