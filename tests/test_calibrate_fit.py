@@ -32,6 +32,7 @@ TRUTH = ClassCosts(
         near_byte_s=2e-11,
         farther=((1e6, 2e-11), (1e7, 6e-11)),
         cache_bytes=1.2e7,
+        cold_call_s=2e-5,
         cold_start_s=5e-7,
         spill_byte_s=1e-11,
         spill_product_byte_s=3e-12,

@@ -104,6 +104,26 @@ def test_sizes_that_change_are_undone_by_a_kernel_of_the_same_work(kernels: list
     assert {k.macs for k in own} == {wide.macs}
 
 
+def test_products_are_made_of_the_narrower_side(kernels: list[Kernel]) -> None:
+    """What comes in is copied, and scores are as much as some of the products themselves; and it is read by the chain alone,
+    but for the number that keys are made with: XNNPACK copies what two read to renumber its axes."""
+    wide = max((k for k in kernels if k.kind == "matmul" and k.geometry), key=lambda k: k.reads)
+    probe = probe_of(wide, RULES)
+    assert probe is not None and wide.geometry is not None
+    assert probe.size[-1] == min(wide.geometry.in_channels, wide.geometry.out_channels)
+    keys = list(probe.module.parameters())
+    assert len(keys) == probe.copies // 2 and not torch.equal(keys[0], keys[-1])
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "litert", "executorch"])
+@pytest.mark.parametrize("network", ["edgenext_xx_small", "mobilevitv2_050"])
+def test_norms_of_vectors_and_sums_and_means_of_norms_can_be_built(runtime: str, network: str) -> None:
+    rules = load_runtime(runtime)
+    some = [each.kernel for each in demand(kernels_of((network,), rules))]
+    kernels = [k for k in some if k.kind == "reduce" or k.main == "linalg_vector_norm"]
+    assert kernels and all(probe_of(kernel, rules) for kernel in kernels)
+
+
 def test_what_cannot_be_built_alone_is_none(kernels: list[Kernel]) -> None:
     assert probe_of(replace(kernels[0], geometry=None), RULES) is None
     assert probe_of(replace(kernels[0], kind="gather"), RULES) is None

@@ -20,6 +20,7 @@ from vitscope.latency.class_cost import (
     axes_of,
     class_of,
     parent_of,
+    terms_and_rows,
     work_of,
 )
 from vitscope.latency.class_cost_file import class_lines, parse_classes
@@ -28,8 +29,8 @@ from vitscope.latency.geometry import Geometry, matmul_geometry, softmax_geometr
 from vitscope.latency.kernels import Kernel
 
 MEMORY = Memory(
-    near_byte_s=1e-11, farther=((1e6, 2e-11), (1e7, 1e-10)), cache_bytes=1e7, cold_start_s=1e-6, spill_byte_s=2e-11,
-    spill_product_byte_s=1e-11, arena_byte_s=4e-11, window_bytes=4e4, window_more=0.5,
+    near_byte_s=1e-11, farther=((1e6, 2e-11), (1e7, 1e-10)), cache_bytes=1e7, cold_call_s=3e-5, cold_start_s=1e-6,
+    spill_byte_s=2e-11, spill_product_byte_s=1e-11, arena_byte_s=4e-11, window_bytes=4e4, window_more=0.5,
 )  # fmt: skip
 
 
@@ -73,10 +74,10 @@ def test_a_network_that_the_caches_do_not_hold_waits_for_what_they_have_lost() -
     arena, through = 8 * (kernel.reads + kernel.writes), 4 * (kernel.weights + kernel.writes)
     assert COSTS.total_s(few, 4) == pytest.approx(2e-6 + 2 * own, rel=1e-2)
     each = 1e-6 + 4 * kernel.weights * 5e-11 + 4 * kernel.writes * 1e-11
-    waiting = 2000 * each + arena * 4e-11
+    waiting = 3e-5 + 2000 * each + arena * 4e-11
     assert COSTS.total_s(many, 4) == pytest.approx(2e-6 + 2000 * own + waiting, rel=1e-2)
     half = COSTS.cold_s(few, 4, swept_bytes=1e7 - 2 * through)
-    assert half == pytest.approx((2 * each + arena * 4e-11) / 2)
+    assert half == pytest.approx((3e-5 + 2 * each + arena * 4e-11) / 2)
     softmax = replace(kernel, kind="softmax", weights=0)
     assert COSTS.waiting_s(softmax, 4) == pytest.approx(1e-6 + 4 * kernel.writes * 2e-11)
 
@@ -151,6 +152,31 @@ def test_products_are_priced_by_kind_and_the_rest_by_operation() -> None:
     assert class_of(Kernel("copy", "", 0, 1, 0, 1, 1, (), "permute_rows", (), size)) == "copy permute_rows"
 
 
+@pytest.mark.parametrize(("length", "name"), [(64, "softmax"), (16, "softmax"), (49, "softmax ragged")])
+def test_a_softmax_whose_rows_fill_no_vector_is_apart(length: int, name: str) -> None:
+    assert class_of(Kernel("softmax", "", 0, 1, 0, 1, 1, (), "_softmax", (), softmax_geometry(8, length))) == name
+
+
+def test_what_reduces_otherwise_than_to_means_is_apart() -> None:
+    """ExecuTorch has means of XNNPACK's, and sums of its own."""
+
+    def reduced(main: str, window: tuple[int, int]) -> str:
+        size = Geometry(1, 8, 8, window, window, in_size=(4, 6), out_size=(4 // window[0], 6 // window[1]))
+        return class_of(Kernel("reduce", "", 0, 192, 0, 8, 1, (), main, (), size))
+
+    assert reduced("mean", (4, 6)) == reduced("mean_squared", (4, 6)) == "reduce map"
+    assert reduced("sum", (1, 6)) == "reduce map sum" and reduced("amax", (1, 1)) == "reduce rows amax"
+    assert parent_of("reduce map sum", {"reduce map", "reduce rows"}) == "reduce map"
+
+
+def test_a_depthwise_kernel_goes_through_its_channels_together_or_through_the_results_of_one() -> None:
+    def terms(after: int) -> float:
+        size = Geometry(1, 32, after, (3, 3), groups=32, in_size=(8, 8), out_size=(8, 8))
+        return terms_and_rows(Kernel("depthwise", "", 1, 1, 1, 1, 1, (), "convolution", (), size), size)[0]
+
+    assert terms(32) == 32 and terms(128) == 4
+
+
 @pytest.mark.parametrize(
     ("kind", "geometry", "name"),
     [
@@ -196,6 +222,16 @@ def test_a_class_may_be_a_kind_of_another() -> None:
     assert parent_of("elementwise div scalar", names) == "elementwise div"
     assert parent_of("depthwise transposed", names) is None
     assert parent_of("depthwise", names) is parent_of("activation gelu", names) is None
+
+
+def test_depthwise_kernels_lie_apart_also_by_the_power_of_two_in_their_channels() -> None:
+    def at(channels: int) -> tuple[float, ...]:
+        return axes_of(Geometry(1, channels, channels, (7, 7), groups=channels, in_size=(16, 16), out_size=(16, 16)))
+
+    assert at(192)[0] == at(320)[0] < at(256)[0]
+    assert at(192)[1:] < at(256)[1:]
+    pointwise = Geometry(1, 256, 192, in_size=(16, 16), out_size=(16, 16))
+    assert axes_of(pointwise)[0] == at(256)[0]  # there it is how many channels are summed
 
 
 def test_a_correction_holds_near_its_points_and_nowhere_else() -> None:

@@ -436,6 +436,14 @@ def test_group_norm_of_each_runtime():
     assert len(told(LITERT, net, MAP)) == 11
 
 
+def test_executorchs_group_norm_is_of_means_of_channels_and_then_of_groups():
+    """As the exporter writes it out: a mean of each of 16 channels, then one for each of 2 groups of 8 such means."""
+    _, C, H, W = MAP
+    means = [k for k in kernels(EXECUTORCH, nn.GroupNorm(2, C), MAP) if k.kind == "reduce"]
+    assert [(k.main, k.writes) for k in means] == [("mean", C), ("mean", 2), ("mean_squared", C), ("mean", 2)]
+    assert [k.geometry.window for k in means] == [(H, W), (C // 2, 1), (H, W), (C // 2, 1)]
+
+
 def test_rolling_is_two_splits_and_two_concatenations_in_onnx_runtime():
     net = Function(lambda m, x: torch.roll(x, (1, 1), (1, 2)))
     assert told(ONNX, net, (1, 4, 4, 16)) == ["split", "cat", "split", "cat"]

@@ -89,10 +89,8 @@ def test_shares_and_floor_add_up(overlap: str):
 def test_shares_of_a_calibrated_device_add_up_to_what_its_costs_say_of_all_kernels(cache_bytes: float):
     """With caches that hold the network, and without: segments wait for their own weights and kernels."""
     memory = Memory(
-        1e-11, ((1e6, 2e-11),), cache_bytes, cold_start_s=1e-6, spill_byte_s=2e-11, spill_product_byte_s=1e-11,
-        arena_byte_s=4e-11,
-        window_bytes=4e4,
-        window_more=0.5,
+        1e-11, ((1e6, 2e-11),), cache_bytes, cold_call_s=3e-5, cold_start_s=1e-6, spill_byte_s=2e-11,
+        spill_product_byte_s=1e-11, arena_byte_s=4e-11, window_bytes=4e4, window_more=0.5,
     )  # fmt: skip
     kinds = ("pointwise", "depthwise", "depthwise ragged", "activation gelu")
     classes = ClassCosts(3e-6, memory, {kind: ClassCost(1e-6, 1e-10, cold_byte_s=5e-11) for kind in kinds}, {})

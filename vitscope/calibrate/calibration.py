@@ -31,8 +31,8 @@ _FLAT_ROUNDS = 3  # that must bring the error of kernels held out down
 _FLAT = 0.005  # by so much, in its own unit
 _UNKNOWN, _DOUBT = 0.3, 4
 _SLOW = 0.12  # a kernel that took this much longer than predicted is timed once more
-_KERNELS = 0.6  # of the time, for kernels alone; then blocks of networks are timed
-_FITTING_S = 70.0  # of the budget, kept for the last fits and the held-out report
+_KERNELS = 0.6  # of the time for probes, for kernels alone; then blocks of networks are timed
+_FITTING_S = 70.0  # of the budget, kept for the last fits and the held-out report, or more where fits take longer
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +66,13 @@ def calibrate(
     timed. Raises UnavailableError where the place cannot be reached, MeasureError where nothing could be timed there.
     """
     began = clock()
-    end = began + max(budget_s - _FITTING_S, budget_s / 2)
-    deadline = began + _KERNELS * (end - began)  # the rest is for blocks
+    pace_s = 0.0  # of the last fit, for each probe
     size = PRECISION_BYTES[{"fp32": "float32", "fp16": "float16", "int8": "int8"}[place.precision]]
     networks = kernels_of(names, rules, place.batch)
     demands = [*demand(networks), *more]
     blocks = blocks_of(names, rules, place.batch)
     wanted = {each.kernel for each in (*demands, *blocks)}
+    families = {family for each in (*demands, *blocks) for family in each.families}
     choice = Choice(demands)
     earlier = {each.wanted: each for each in kept if each.wanted in wanted}  # the last: when timed again it was faster
     results: dict[Kernel, Timed] = dict(earlier)
@@ -90,13 +90,25 @@ def calibrate(
         say("floor")
         floor_s = timer.floor_s()
 
+        def end(share: float = 1.0) -> float:
+            """When that share of the time for probes is over."""
+            fitting_s = max(_FITTING_S, pace_s * len(results) * (1 + len(families)))
+            return began + share * max(budget_s - fitting_s, budget_s / 2)
+
+        def fit_all(train: Sequence[Timed]) -> ClassCosts:
+            nonlocal pace_s
+            start = clock()
+            costs = fit(train, floor_s, size)
+            pace_s = (clock() - start) / len(train)
+            return costs
+
         def time_all(chosen: Sequence[Demand], total: int) -> bool:
             """Whether there was time for all."""
             left = [each.kernel for each in chosen if each.kernel not in results]
             builds = [partial(probe_of, kernel, rules, place.batch) for kernel in left]
             found = timer.times(builds, lambda name: say("time", name, total))
             for kernel in left:
-                if clock() >= deadline:
+                if clock() >= end(_KERNELS):
                     return False
                 keep(kernel, next(found) or _not_alone(kernel))
             return True
@@ -113,7 +125,7 @@ def calibrate(
             builds = [partial(probe_of, kernel, rules, place.batch) for kernel in slow]
             found = timer.times(builds, lambda name: say("time", f"{name} once more"))
             for kernel in slow:
-                if clock() >= deadline:
+                if clock() >= end(_KERNELS):
                     break
                 again.add(kernel)
                 timed, before = next(found), results[kernel].seconds
@@ -158,10 +170,10 @@ def calibrate(
                     f"{place.target.name}: no kernel could be timed in {budget_s / 60:.3g} minutes{_why(results.values())}"
                 )
             say("fit")
-            costs = fit(train, floor_s, size)
+            costs = fit_all(train)
             if time_again(costs):
                 train = [each for kernel, each in results.items() if kernel not in tests]
-                costs = fit(train, floor_s, size)
+                costs = fit_all(train)
             held = [each for kernel, each in results.items() if kernel in tests]
             found = _errors(costs, held, size)
             if found:
@@ -177,7 +189,7 @@ def calibrate(
             ahead=2,  # which take long: what lies ready when the time is over was for nothing
         )
         for each in left:
-            if clock() >= end:
+            if clock() >= end():
                 break
             timed = next(found)
             if timed is not None:

@@ -30,9 +30,8 @@ from vitscope.subject import subject_of
 Build = Callable[[], Probe | None]  # of a module, so that another process can call it
 
 _MOST_WORKERS = 4  # a converter holds up to a gigabyte
-_YOUNG = (
-    100_000  # objects between two looks for garbage: converters make millions, and looking takes a fifth of their time
-)
+# Objects between two looks for garbage: converters make millions, and looking takes a fifth of their time.
+_YOUNG = 100_000
 
 
 @dataclass(frozen=True)

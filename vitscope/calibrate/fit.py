@@ -58,13 +58,14 @@ _PRIORS = {
     "window": (4e4, 0.5),
     "window more": (0.3, 1.0),
     "cache": (1.5e7, 0.7),
+    "cold call": (2e-5, 1.0),
     "cold start": (1e-6, 1.0),
     "cold": (1 / 20e9, 0.7),
     "spill": (1 / 100e9, 1.0),
     "spill product": (1 / 300e9, 1.0),
     "arena": (1 / 20e9, 0.7),
 }
-_WAITING = ("cold start", "spill", "spill product", "arena")
+_WAITING = ("cold call", "cold start", "spill", "spill product", "arena")
 _MEMORY = ("near", "knee 1", "more 1", "knee 2", "more 2", "window", "window more", "cache", *_WAITING)
 _FLOOR_SD = 0.05
 _START_SD = 0.4  # how far in ln the start of a class is from that of all: large kernels say little of it
@@ -79,7 +80,7 @@ class _Runs:
     log_s: np.ndarray
     through: np.ndarray  # bytes from one inference to the next
     weights: np.ndarray  # bytes × of which class, as a matrix (runs, classes)
-    waiting: np.ndarray  # what each of _WAITING is of: kernels, bytes that they write, and bytes for activations
+    waiting: np.ndarray  # what each of _WAITING is of: calls, kernels, bytes that they write, and bytes for activations
     unsure: np.ndarray  # how far in ln each may be off before it weighs less
 
 
@@ -238,9 +239,10 @@ class _Problem:
         n, f, runs, probes = len(self.classes), len(self.fused), rows.runs, rows.probe[-1] + 1
         value = np.exp(x)
         start, per, terms, few, cold = (value[i * n : (i + 1) * n] for i in range(5))
-        at = 5 * n + f + 1
-        ends, waiting_s, floor = value[5 * n : 5 * n + f], value[-5:-1], value[-1]
-        near, *farther, window, window_more, cache = value[at:-5]
+        at, last = 5 * n + f + 1, len(x) - 1
+        waits_at = last - len(_WAITING)
+        ends, waiting_s, floor = value[5 * n : 5 * n + f], value[waits_at:last], value[last]
+        near, *farther, window, window_more, cache = value[at:waits_at]
         kind, index = rows.kind, np.arange(len(rows.probe))
         by_terms = self.is_summed[kind] * terms[kind] / rows.terms
         by_rows = self.is_product[kind] * few[kind] / rows.rows
@@ -275,9 +277,9 @@ class _Problem:
         slopes *= rows.count[:, None]
         jacobian = np.add.reduceat(slopes, np.searchsorted(rows.probe, np.arange(probes)))[runs.probe]
         jacobian[:, 4 * n : 5 * n] = fetched
-        jacobian[:, -6] = -2 * (1 - lost) * waiting
-        jacobian[:, -5:-1] = waits
-        jacobian[:, -1] = floor
+        jacobian[:, waits_at - 1] = -2 * (1 - lost) * waiting
+        jacobian[:, waits_at:last] = waits
+        jacobian[:, last] = floor
         residual, slope = soft_l1((np.log(total) - runs.log_s) / runs.unsure)
         jacobian *= (slope / total / runs.unsure)[:, None]
         return (
@@ -336,7 +338,7 @@ def _runs(timed: Sequence[Timed], classes: Sequence[str], element_bytes: int) ->
         ]),
         weights=weights[[index for index, _ in flat]],
         waiting=np.array([
-            (float(len(timed[i].kernels)), float(sizes[i].written_bytes - by_products[i]), float(by_products[i]),
+            (1.0, float(len(timed[i].kernels)), float(sizes[i].written_bytes - by_products[i]), float(by_products[i]),
              float(sizes[i].arena_bytes))
             for i, _ in flat
         ]),

@@ -82,6 +82,12 @@ _BINARY: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
     "minimum": torch.minimum,
     "squared_difference": torch.sub,  # as one kernel they have the time of
 }
+_REDUCTIONS: Mapping[str, Callable[..., Tensor]] = {
+    "mean": torch.mean,
+    "mean_squared": torch.mean,  # likewise
+    "sum": torch.sum,
+    "amax": torch.amax,
+}
 
 
 @dataclass(frozen=True)
@@ -165,7 +171,10 @@ def _build(
         case "linear":
             return _linears(kernel, size, copies)
         case "matmul":
-            return Products(size, max(1, copies // 2)), (size.batch // batch, size.out_size[0], size.in_channels)
+            # Of the narrower of the two: what comes in is copied, and may be as much as a product takes.
+            depth, columns = sorted((size.in_channels, size.out_channels))
+            heads = size.batch // batch
+            return Products(heads, depth, columns, max(1, copies // 2)), (heads, size.out_size[0], depth)
         case "softmax":
             return Chain([Call(partial(F.softmax, dim=-1)) for _ in range(copies)]), _rows(size)
         case "norm":
@@ -291,8 +300,7 @@ def _norms(kernel: Kernel, size: Geometry, copies: int) -> tuple[nn.Module, Size
         shape = (channels * rows, length // channels, 1)
         return from_an_image(Chain([GroupNorm(rows, channels * rows) for _ in range(copies)]), shape)
     if kernel.main == "linalg_vector_norm":
-        length = max(1, kernel.reads // kernel.writes)
-        return Chain([Call(_normalised) for _ in range(copies)]), (1, kernel.writes, length)
+        return Chain([Call(_normalised) for _ in range(copies)]), (size.in_channels, *size.in_size)
     return None
 
 
@@ -333,17 +341,15 @@ def _pools(kernel: Kernel, size: Geometry, copies: int) -> tuple[nn.Module, Size
 
 
 def _reductions(kernel: Kernel, size: Geometry, copies: int) -> tuple[nn.Module, Size] | None:
-    call = {"mean": torch.mean, "sum": torch.sum, "amax": torch.amax}.get(kernel.main)
+    call = _REDUCTIONS.get(kernel.main)
     if call is None:
         return None
-    if size.window != (1, 1):
-        if size.out_size != (1, 1):
-            return None  # over one of the two axes of an image
-        over, shape = (2, 3), (size.in_channels, *size.in_size)
-    else:
+    if size.window == (1, 1):
         rows = Chain([Reduced(partial(call, dim=-1, keepdim=True)) for _ in range(copies)])
         return Tokens(rows), (1, kernel.writes, max(1, kernel.reads // kernel.writes))
-    return from_an_image(Chain([Reduced(partial(call, dim=over, keepdim=True)) for _ in range(copies)]), shape)
+    over = tuple(axis for axis, length in zip((2, 3), size.window, strict=True) if length > 1)
+    parts = Chain([Reduced(partial(call, dim=over, keepdim=True)) for _ in range(copies)])
+    return from_an_image(parts, (size.in_channels, *size.in_size))
 
 
 def _resizes(kernel: Kernel, size: Geometry, copies: int) -> tuple[nn.Module, Size] | None:

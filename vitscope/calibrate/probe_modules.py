@@ -7,8 +7,6 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from vitscope.latency.geometry import Geometry
-
 
 class Call(nn.Module):
     """A function as a module."""
@@ -108,16 +106,18 @@ class Tokens(nn.Module):
 
 
 class Products(nn.Module):
-    """Attention's two products, (M, K) × (K, N) and (M, N) × (N, K), again and again."""
+    """Attention's two products, (M, K) × (K, N) and (M, N) × (N, K), again and again, of an input (heads, M, K)."""
 
-    def __init__(self, size: Geometry, pairs: int):
+    def __init__(self, heads: int, depth: int, columns: int, pairs: int):
         super().__init__()
-        self.pairs = pairs
-        self.keys = nn.Parameter(torch.randn(1, size.batch, size.out_channels, size.in_channels) * 0.05)
+        self.keys = nn.ParameterList(nn.Parameter(torch.randn(1, heads, columns, depth) * 0.05) for _ in range(pairs))
 
     def forward(self, x: Tensor) -> Tensor:
-        for _ in range(self.pairs):
-            keys = self.keys * x[:, :, :1, :1]  # computed, so that no runtime prepares them as weights
+        one = x[:, :, :1, :1]
+        for own in self.keys:
+            # Computed, so that no runtime prepares them as weights; of the input alone: products that something else reads
+            # too, as none in attention, XNNPACK copies to renumber their axes.
+            keys = own * one
             x = (x @ keys.transpose(-2, -1)) @ keys
         return x
 

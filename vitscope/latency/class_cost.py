@@ -81,14 +81,16 @@ class Memory:
     weights, has more than `window_bytes` computes `window_more` times longer on top, since each position reads it anew.
 
     A network that goes through more than `cache_bytes` from one inference to the next, weights and what it writes, finds
-    nothing where it left it. As far as it does (`gone`), weights take longer by their class, each kernel starts
-    `cold_start_s` later, each byte that a kernel writes takes `spill_byte_s` longer, `spill_product_byte_s` where it
-    multiplies, which hides some of that; and each byte of the memory for activations takes `arena_byte_s` longer, once.
+    nothing where it left it. As far as it does (`gone`), weights take longer by their class, the call itself takes
+    `cold_call_s` longer, each kernel starts `cold_start_s` later, each byte that a kernel writes takes `spill_byte_s`
+    longer, `spill_product_byte_s` where it multiplies, which hides some of that; and each byte of the memory for
+    activations takes `arena_byte_s` longer, once.
     """
 
     near_byte_s: float
     farther: tuple[tuple[float, float], ...]
     cache_bytes: float
+    cold_call_s: float
     cold_start_s: float
     spill_byte_s: float
     spill_product_byte_s: float
@@ -203,7 +205,10 @@ class ClassCosts:
         """Seconds of that which its kernels wait for what the caches have lost since the last inference."""
         size = footprint(kernels, element_bytes)
         waiting_s = sum(self.waiting_s(kernel, element_bytes) for kernel in kernels)
-        return self.memory.gone(size, swept_bytes) * (waiting_s + size.arena_bytes * self.memory.arena_byte_s)
+        memory = self.memory
+        return memory.gone(size, swept_bytes) * (
+            memory.cold_call_s + waiting_s + size.arena_bytes * memory.arena_byte_s
+        )
 
     def waiting_s(self, kernel: Kernel, element_bytes: int) -> float:
         """Seconds that `kernel` waits where the caches have lost all that it had in them."""
@@ -234,6 +239,7 @@ class ClassCosts:
 
 # Of elementwise operations and copies, those that cost otherwise than one addition, or one copy, of the same size.
 _DEAR = frozenset({"div", "sqrt", "rsqrt", "pow", "exp", "log", "reciprocal"})
+_MEANS = frozenset({"mean", "mean_squared"})
 _LANES = 16  # floats of the widest vectors, and of ONNX Runtime's blocks of channels
 _TAPS = 9, 25  # of the windows that XNNPACK has depthwise kernels of their own for
 _CUT: dict[str, str] = {**dict.fromkeys(("split", "split_with_sizes", "chunk", "narrow"), "slice"), "select": "unbind"}
@@ -246,8 +252,9 @@ _MOVED = frozenset({
 def class_of(kernel: Kernel) -> str:
     """What is priced together: products by their kind, apart those that runtimes have other code for (transposed ones, depthwise
     and grouped ones whose channels fill no vector, depthwise ones with a stride, or a window of over 3×3 or over 5×5);
-    activations and norms by their operation; and of all else what reads alike: two maps, one map and a vector beside it, or
-    one value a row, or a number; memory in order, or not."""
+    softmax, apart where its rows fill no vector; activations and norms by their operation, and what reduces otherwise than to
+    means; and of all else what reads alike: two maps, one map and a vector beside it, or one value a row, or a number; memory
+    in order, or not."""
     kind, main = kernel.kind, kernel.main.rstrip("_")
     match kind:
         case "conv" | "grouped" | "depthwise" | "pointwise" if _is_transposed(kernel.geometry):
@@ -261,6 +268,8 @@ def class_of(kernel: Kernel) -> str:
         case "norm" if main == "native_layer_norm" and kernel.reads >= 2 * kernel.writes:
             # adds two maps first, by code of its own
             return f"{kind} {main} of a sum"
+        case "softmax" if kernel.geometry is not None and kernel.geometry.in_channels % _LANES:
+            return "softmax ragged"
         case "activation" | "norm" | "pool" | "resize" | "gather" | "unknown":
             return f"{kind} {main}"
         case "elementwise":
@@ -275,7 +284,8 @@ def class_of(kernel: Kernel) -> str:
                 return IMAGE  # pixel by pixel, where others go in rows of channels
             return f"{kind} {_CUT.get(main, main)}" if main in _MOVED else kind
         case "reduce":
-            return "reduce map" if kernel.geometry is not None and kernel.geometry.window != (1, 1) else "reduce rows"
+            of = "map" if kernel.geometry is not None and kernel.geometry.window != (1, 1) else "rows"
+            return f"{kind} {of}" if main in _MEANS else f"{kind} {of} {main}"
     return kind
 
 
@@ -348,14 +358,15 @@ def _padding(number: int, tile: int) -> float:
 
 
 def terms_and_rows(kernel: Kernel, size: Geometry) -> tuple[float, float]:
-    """Over how many terms one output sums (of a depthwise kernel its channels, which it goes through together), and how many
-    outputs share a weight."""
+    """Over how many terms one output sums (of a depthwise kernel what it goes through together: its channels, or the several
+    results of one), and how many outputs share a weight."""
     window = size.window[0] * size.window[1]
     rows = max(1, size.out_size[0] * size.out_size[1])
     if kernel.kind in ("softmax", "norm"):
         return max(1, size.in_channels), rows
     if kernel.kind == "depthwise":
-        return max(1, size.in_channels), rows
+        together = size.in_channels if size.out_channels == size.in_channels else size.out_channels // size.groups
+        return max(1, together), rows
     if kernel.kind in PRODUCTS:
         return max(1, size.in_channels // size.groups * window), rows
     return max(1, window), rows
@@ -366,9 +377,14 @@ _OCTAVES = (1.5, 1.5, 1.5, 1.0, 0.7, 2.0)
 
 
 def axes_of(size: Geometry) -> tuple[float, ...]:
-    """A point for the sizes of a kernel: distances are what makes two of a class run differently."""
+    """A point for the sizes of a kernel: distances are what makes two of a class run differently. Of a depthwise one, whose
+    groups have one channel each, also by which power of two its channels divide: lines of a cache that lie such a power
+    apart are in each other's way."""
+    depth = size.in_channels / size.groups
+    if size.groups == size.in_channels > 1:
+        depth = size.in_channels & -size.in_channels
     sizes = (
-        size.in_channels / size.groups, size.out_channels, size.out_size[0] * size.out_size[1],
+        depth, size.out_channels, size.out_size[0] * size.out_size[1],
         size.window[0] * size.window[1], size.stride[0] * size.stride[1], size.batch,
     )  # fmt: skip
     ragged = sum(0.5 for channels in (size.in_channels, size.out_channels) if channels % 8)

@@ -15,10 +15,10 @@ def class_lines(costs: ClassCosts) -> list[str]:
     lines = [
         f"    floor_s: {_text(costs.floor_s)}",
         f"    memory: {{near_byte_s: {_text(memory.near_byte_s)}, farther: [{farther}], "
-        f"cache_bytes: {_text(memory.cache_bytes)}, cold_start_s: {_text(memory.cold_start_s)}, "
-        f"spill_byte_s: {_text(memory.spill_byte_s)}, spill_product_byte_s: {_text(memory.spill_product_byte_s)}, "
-        f"arena_byte_s: {_text(memory.arena_byte_s)}, window_bytes: {_text(memory.window_bytes)}, "
-        f"window_more: {_text(memory.window_more)}}}",
+        f"cache_bytes: {_text(memory.cache_bytes)}, cold_call_s: {_text(memory.cold_call_s)}, "
+        f"cold_start_s: {_text(memory.cold_start_s)}, spill_byte_s: {_text(memory.spill_byte_s)}, "
+        f"spill_product_byte_s: {_text(memory.spill_product_byte_s)}, arena_byte_s: {_text(memory.arena_byte_s)}, "
+        f"window_bytes: {_text(memory.window_bytes)}, window_more: {_text(memory.window_more)}}}",
     ]
     if (costs.scale, costs.more_s) != (1.0, 0.0):
         lines.append(f"    refined: {{scale: {_text(costs.scale)}, more_s: {_text(costs.more_s)}}}")
@@ -42,8 +42,9 @@ def parse_classes(part: Fields) -> ClassCosts:
     memory = part.record("memory")
     found = Memory(
         memory.number("near_byte_s"), _pairs(memory, "farther"), memory.number("cache_bytes", positive=True),
-        memory.number("cold_start_s"), memory.number("spill_byte_s"), memory.number("spill_product_byte_s"),
-        memory.number("arena_byte_s"), memory.number("window_bytes", positive=True), memory.number("window_more"),
+        memory.number("cold_call_s"), memory.number("cold_start_s"), memory.number("spill_byte_s"),
+        memory.number("spill_product_byte_s"), memory.number("arena_byte_s"), memory.number("window_bytes", positive=True),
+        memory.number("window_more"),
     )  # fmt: skip
     memory.done()
     section = part.record("costs")

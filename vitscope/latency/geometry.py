@@ -135,6 +135,11 @@ def matmul_geometry(batch: int, rows: int, depth: int, columns: int) -> Geometry
     return Geometry(batch, depth, columns, in_size=(rows, 1), out_size=(rows, 1))
 
 
+def mean_geometry(batch: int, channels: int, size: Pair) -> Geometry:
+    """The mean of each channel of maps of `size`."""
+    return Geometry(batch, channels, channels, size, size, in_size=size)
+
+
 def softmax_geometry(rows: int, length: int) -> Geometry:
     """`rows` times a normalisation over `length` elements."""
     return Geometry(1, length, length, in_size=(rows, 1), out_size=(rows, 1))

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
 
-from vitscope.latency.geometry import Geometry
+from vitscope.graph.record import Shape
+from vitscope.latency.geometry import Geometry, mean_geometry
 from vitscope.latency.op_kernel import JOINS_BY_NAME
 from vitscope.latency.runtime import Fusable, KernelKind, Step
 
@@ -37,8 +38,9 @@ def reshape(scope: str, write: int) -> Node:
     return Node("reshape", scope, "reshape", (), 0, {}, 0, write, 0, Geometry(1, 1, 1))
 
 
-def expanded(node: Node, steps: tuple[Step, ...], fresh: Callable[[], int]) -> tuple[Node, ...]:
-    """`node` as the kernels that a runtime without one for it runs; the last writes the result, the others `fresh` values."""
+def expanded(node: Node, steps: tuple[Step, ...], fresh: Callable[[], int], shape: Shape) -> tuple[Node, ...]:
+    """`node`, whose result has `shape`, as the kernels that a runtime without one for it runs; the last writes the result, the
+    others `fresh` values."""
     rows = max(prod(node.geometry.out_size) * node.geometry.batch, 1)
     if node.kind in ("norm", "softmax"):
         rows = max(node.writes // max(node.geometry.in_channels, 1), 1)
@@ -48,7 +50,7 @@ def expanded(node: Node, steps: tuple[Step, ...], fresh: Callable[[], int]) -> t
             made.append(reshape(node.scope, fresh()))
             continue
         last = n == len(steps) - 1
-        writes = node.writes if last or step.writes == "full" else rows
+        writes = node.writes if last else {"full": node.writes, "rows": rows, "channels": prod(shape[:2])}[step.writes]
         reads: dict[int, int] = {}
         for source in step.reads or (("input",) if not made else (len(made) - 1,)):
             if source == "input":
@@ -64,5 +66,15 @@ def expanded(node: Node, steps: tuple[Step, ...], fresh: Callable[[], int]) -> t
             first: Fusable = "scale" if step.op == "mul" else "bias"
             joins = (first, "elementwise") if constant else ("elementwise",)
         write = node.write if last else fresh()
-        made.append(Node(step.op, node.scope, step.kind, joins, 0, reads, weights, write, writes, node.geometry))
+        size = _size(node, step, steps, shape, rows)
+        made.append(Node(step.op, node.scope, step.kind, joins, 0, reads, weights, write, writes, size))
     return tuple(made)
+
+
+def _size(node: Node, step: Step, steps: tuple[Step, ...], shape: Shape, rows: int) -> Geometry:
+    """That of the operation; of a mean of each channel, and of one of such means for each row, that of its map."""
+    if step.writes == "channels":
+        return mean_geometry(shape[0], shape[1], (shape[2], shape[3]))
+    if step.kind == "reduce" and any(isinstance(n, int) and steps[n].writes == "channels" for n in step.reads):
+        return mean_geometry(1, rows, (prod(shape[:2]) // rows, 1))
+    return node.geometry

@@ -309,9 +309,10 @@ class Nodes:
             label, op.scope, kind, joins_of(graph, op, name, kind), macs(graph, op) or 0, reads, weights, written[0],
             writes, sizes, depth_of(graph, op, kind), channels, has_bias,
         )  # fmt: skip
-        steps = rules.steps(label, len(graph.tensors[op.outputs[0]].shape))
+        shape = graph.tensors[op.outputs[0]].shape
+        steps = rules.steps(label, len(shape))
         if steps:
-            node.parts = expanded(node, steps, self._fresh)
+            node.parts = expanded(node, steps, self._fresh, shape)
         self._emit(node)
 
     def _padded(self, scope: str, reads: dict[int, int], sizes: Geometry, padded: Pair) -> dict[int, int]:

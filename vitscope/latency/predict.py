@@ -178,10 +178,10 @@ def predict(device: Device, graphs: Sequence[Graph]) -> Prediction:
     latency, what the fit has not seen: see `residency` and `ranges` of the device.
     """
     costs = [segment_cost(device, graph) for graph in graphs]
-    shares = _shares(costs)
+    floor, shares = device.floor_s, _shares(costs)
     if device.classes is not None and costs:
-        shares = tuple(map(add, shares, _cold_shares(device.classes.memory, costs)))
-    floor = device.floor_s
+        more, cold = _cold(device.classes.memory, costs)
+        floor, shares = floor + more, tuple(map(add, shares, cold))
     total = floor + sum(shares)
     unknown = sum(cost.unknown_bytes for cost in costs)
     coverage = 1.0
@@ -219,8 +219,8 @@ def _shares(costs: list[SegmentCost]) -> tuple[float, ...]:
     return tuple(cost.serial_s + cost.traffic_s for cost in costs)
 
 
-def _cold_shares(memory: Memory, costs: list[SegmentCost]) -> tuple[float, ...]:
-    """Seconds that each segment waits for what the caches have lost; for activations,
+def _cold(memory: Memory, costs: list[SegmentCost]) -> tuple[float, tuple[float, ...]]:
+    """Seconds that the call, and each segment, waits for what the caches have lost; for activations,
     the first, the last, and the one whose kernel has most of them."""
     parts = [cost.footprint for cost in costs]
     largest = max(range(len(parts)), key=lambda i: parts[i].largest_bytes)
@@ -232,7 +232,7 @@ def _cold_shares(memory: Memory, costs: list[SegmentCost]) -> tuple[float, ...]:
     for index, num_bytes in ((0, whole.input_bytes), (largest, whole.largest_bytes), (-1, whole.output_bytes)):
         own[index] += num_bytes * memory.arena_byte_s
     share = memory.gone(whole)
-    return tuple(share * seconds for seconds in own)
+    return share * memory.cold_call_s, tuple(share * seconds for seconds in own)
 
 
 def _status(device: Device, graphs: Sequence[Graph], costs: list[SegmentCost]) -> tuple[Status, str]:

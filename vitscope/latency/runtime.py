@@ -24,6 +24,7 @@ How = Literal["fold", "fuse"]
 Permute = Literal["free", "copy", "early"]
 Slice = Literal["free", "copy", "each", "strided"]
 Attention = Literal["parts", "fused", "pattern"]
+Writes = Literal["full", "rows", "channels"]
 
 KernelKind = Literal[
     "conv", "grouped", "depthwise", "pointwise", "linear", "matmul", "attention", "softmax", "norm", "activation",
@@ -99,14 +100,15 @@ class Layout:
 @dataclass(frozen=True, slots=True)
 class Step:
     """One of the kernels that stand for an operation. It reads the steps numbered in `reads`, or the operation's `input`;
-    without, the step before it. It writes as many values as the operation, or one a row. `weights`: into how many equal
-    parts the operation's constants go, of which it reads one; 0 reads none. `apart`: it joins no other kernel.
+    without, the step before it. It writes as many values as the operation, one a row, or one a channel of a map.
+    `weights`: into how many equal parts the operation's constants go, of which it reads one; 0 reads none. `apart`: it
+    joins no other kernel.
     """
 
     op: str
     kind: KernelKind
     reads: tuple[str | int, ...] = ()
-    writes: Literal["full", "rows"] = "full"
+    writes: Writes = "full"
     weights: int = 0
     apart: bool = False
 
@@ -256,7 +258,7 @@ def _step(fields: Fields, number: int) -> Step:
         op=fields.text("op"),
         kind=fields.choice("kind", get_args(KernelKind)),
         reads=tuple(reads),
-        writes=fields.choice("writes", ("full", "rows")) if fields.has("writes") else "full",
+        writes=fields.choice("writes", get_args(Writes)) if fields.has("writes") else "full",
         weights=fields.integer("weights") if fields.has("weights") else 0,
         apart=_yes(fields, "apart"),
     )

@@ -34,6 +34,7 @@ def _memory(costs: ClassCosts) -> Table:
         Row(("cold activations", _rate(memory.arena_byte_s, "B/s"), f"{beyond} bytes of the memory for activations")),
         Row(("spilled", _rate(memory.spill_byte_s, "B/s"), "likewise: bytes that kernels write")),
         Row(("spilled by products", _rate(memory.spill_product_byte_s, "B/s"), "likewise, where the kernel multiplies")),
+        Row(("cold call", units.seconds(memory.cold_call_s), "likewise: every inference")),
         Row(("cold start", units.seconds(memory.cold_start_s), "likewise: every kernel")),
     ]  # fmt: skip
     if (costs.scale, costs.more_s) != (1.0, 0.0):
