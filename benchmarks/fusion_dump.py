@@ -85,7 +85,8 @@ KINDS: dict[str, dict[str, tuple[str, ...]]] = {
 }  # fmt: skip
 KINDS["executorch"] = KINDS["litert"] | {
     "native_layer_norm": ("norm",), "native_group_norm": ("norm",), "mean": ("reduce",), "avg_pool2d": ("pool",),
-    "linalg_vector_norm": ("norm",), "sum": ("reduce",), "amax": ("reduce",), "bmm": PRODUCT, "mm": PRODUCT,
+    "linalg_vector_norm": ("norm",), "pow_tensor+sum_dim_int": ("norm",), "mean+native_layer_norm": ("norm",),
+    "sum": ("reduce",), "sum_dim_int": ("reduce",), "amax": ("reduce",), "bmm": PRODUCT, "mm": PRODUCT,
     "addmm": PRODUCT, "constant_pad_nd": _COPY, "cat": _COPY, "clone": _COPY, "hardsigmoid": ("activation",),
     "sigmoid": ("activation",), "clamp": ("elementwise",), "roll": _COPY, "gelu": ("activation",),
     "upsample_nearest2d": ("resize",), "upsample_bilinear2d": ("resize",), "index": ("gather",), "div": _ELEMENT,

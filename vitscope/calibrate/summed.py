@@ -6,12 +6,13 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from math import log
+from math import hypot, log
 
 from vitscope.calibrate.record import Fitted, HeldOut
 from vitscope.latency.kernels import Kernel
 from vitscope.latency.score import INTERVAL, conformal
 
+_DRIFT = 0.05  # in ln, of one machine from hour to hour: docs/calibrating.md
 _SHARE = 0.5  # of a network's predicted time that timed kernels must make, for the network to be judged by them
 
 
@@ -69,8 +70,9 @@ def _blocks(fit: Fitted) -> list[Summed]:
 
 
 def halfwidth(networks: Sequence[Summed], level: float = INTERVAL) -> float:
-    """Half width in ln of the interval that holds that share of the networks."""
-    return conformal([abs(each.log_error) for each in networks], level)
+    """Half width in ln of the interval that holds that share of the networks: as sums of what was timed in the same minutes,
+    and, in quadrature, what the machine itself differs by in another hour."""
+    return hypot(conformal([abs(each.log_error) for each in networks], level), _DRIFT)
 
 
 def difference_factor(networks: Sequence[Summed], fit: Fitted, level: float = INTERVAL) -> float:
