@@ -82,9 +82,8 @@ THREE_TERM = Candidate(("weights", "spilled"))  # floor, weight bytes, all activ
 MANY = 150  # networks beyond which few forms are tried, and none that looks at every kernel: their fit takes minutes
 
 
-ROW_FILL = (
-    7 / 8
-)  # rows stand in multiples of 64 bytes on Apple's engine, and 56 halves, the commonest, fill so much of them
+# Rows stand in multiples of 64 bytes on Apple's engine, and 56 halves, the commonest, fill so much of them.
+ROW_FILL = 7 / 8
 
 
 def candidates(device: Device, networks: int) -> tuple[Candidate, ...]:

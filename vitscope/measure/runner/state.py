@@ -16,9 +16,8 @@ from typing import Any
 
 _SYS = "/sys"
 _CPUINFO = "/proc/cpuinfo"
-_PROBE_BYTES = bytes(
-    1 << 16
-)  # some 40 to 200 µs of hashing, out of the nearest cache: the clock of the core and little else
+# Some 40 to 200 µs of hashing, out of the nearest cache: the clock of the core and little else.
+_PROBE_BYTES = bytes(1 << 16)
 _PROBE_STANDS = 25  # a core that has just waited wakes slowly: repeated until the best has stood for so many tries
 _PROBE_TRIES = 200
 _MEMORY_BYTES = 16 << 20  # more than what lies next to a core, so that a copy meets what the cores of a machine share
