@@ -516,6 +516,10 @@ def document(**more: Any) -> dict[str, Any]:
             {"decompositions": [{"op": "silu", "steps": [{"op": "a", "kind": "norm", "reads": [0]}]}]},
             "steps.0.reads must be a list of input and of the numbers below 0",
         ),
+        (
+            {"decompositions": [{"op": "silu", "steps": [{"op": "mean", "kind": "reduce", "writes": "channels"}]}]},
+            "decompositions.0.rank must be 4, where a step writes channels, which maps have, got 0",
+        ),
         ({"slices": "free"}, "unknown key slices"),
     ],
 )

@@ -74,7 +74,11 @@ def test_bytes_of_main_memory_are_weights_and_what_leaves_the_chip():
 
 
 def test_bytes_of_a_calibrated_device_come_from_afar_as_its_fit_has_it():
-    classes = ClassCosts(0.0, Memory(1e-11, ((3000.0, 1e-10),), 1e7, 0.0, 0.0, 0.0, 0.0, 4e4, 0.0), {}, {})
+    memory = Memory(
+        1e-11, ((3000.0, 1e-10),), 1e7, cold_call_s=0.0, cold_start_s=0.0, spill_byte_s=0.0, spill_product_byte_s=0.0,
+        arena_byte_s=0.0, window_bytes=4e4, window_more=0.0,
+    )  # fmt: skip
+    classes = ClassCosts(0.0, memory, {}, {})
     device = replace(IPHONE12, coefficients=None, classes=classes)
     kernel = Kernel("pointwise", "", macs=6400, reads=100, weights=0, writes=400, depth=16, ops=())
     assert memory_bytes(device, kernel, activations=True) == 1000 * 1000**2 / (1000**2 + 3000**2)

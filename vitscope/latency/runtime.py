@@ -245,6 +245,8 @@ def _decomposition(fields: Fields) -> Decomposition:
     steps = tuple(_step(item, n) for n, item in enumerate(fields.records("steps")))
     if not steps:
         raise fields.fail("steps", "a list of one step or more", [])
+    if rank != 4 and any(step.writes == "channels" for step in steps):
+        raise fields.fail("rank", "4, where a step writes channels, which maps have", rank)
     fields.done()
     return Decomposition(op, rank, steps)
 
