@@ -53,6 +53,7 @@ TORCH_AT_TOP = (
     "sources.module",
     "subject",
     "calibrate.probe",
+    "calibrate.probe_build",
     "calibrate.probe_modules",
     "calibrate.block_probe",
     "calibrate.exporter",

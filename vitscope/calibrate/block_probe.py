@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from vitscope.blocks import build_block
 from vitscope.calibrate.block import BlockDemand
 from vitscope.calibrate.demand import bare
-from vitscope.calibrate.probe import Probe, Size, from_an_image
+from vitscope.calibrate.probe import Probe
+from vitscope.calibrate.probe_build import Size, from_an_image
 from vitscope.graph.trace import trace
 from vitscope.latency.kernels import lower
 from vitscope.latency.runtime import FusionRules
